@@ -1,0 +1,32 @@
+"""nearfar: learn, search and diagnose by contrast. Near what is alike, far what is not.
+
+The rooms are imported where they are first used, so that ``import nearfar`` costs little beyond torch::
+
+    import nearfar as nf
+
+    loss = nf.objectives.InfoNCE(temperature=0.05)(query, key)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_ROOMS = ("contrast", "data", "diagnostics", "encoders", "errors", "evaluation", "negatives", "objectives", "report", "search", "training")
+
+if TYPE_CHECKING:
+    from nearfar import contrast, data, diagnostics, encoders, errors, evaluation, negatives, objectives, report, search, training
+
+__all__ = ["__version__", *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"nearfar.{name}")
+    raise AttributeError(f"module 'nearfar' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS])
