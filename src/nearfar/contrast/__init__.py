@@ -1,0 +1,14 @@
+"""The core: relations, scores, temperatures and the engine. Depends on torch alone."""
+
+from __future__ import annotations
+
+from nearfar.contrast.engine import Report, evaluate, evaluate_with_report
+from nearfar.contrast.graded import Graded
+from nearfar.contrast.relation import Explicit, Labels, Paired, Relation, SparseTile, Views
+from nearfar.contrast.score import Cosine, Dot, NegativeEuclidean, NegativeSquaredEuclidean, Score, normalize
+from nearfar.contrast.temperature import Temperature
+
+__all__ = [
+    "Cosine", "Dot", "Explicit", "Graded", "Labels", "NegativeEuclidean", "NegativeSquaredEuclidean", "Paired",
+    "Relation", "Report", "Score", "SparseTile", "Temperature", "Views", "evaluate", "evaluate_with_report", "normalize",
+]

@@ -1,0 +1,58 @@
+"""Gathering rows over processes, with the gradient that the single-process global batch would have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class GatheredRows:
+    """How many rows each process of ``group`` holds; :meth:`gather` concatenates them in rank order. Uneven parts work."""
+
+    def __init__(self, rows: int, group: dist.ProcessGroup, device: torch.device) -> None:
+        self.group = group
+        self.rank = dist.get_rank(group)
+        counts = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(counts, torch.tensor([rows], device=device), group=group)
+        self.counts = [int(count) for count in counts]
+        self.start = sum(self.counts[: self.rank])
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The rows of all processes, without a gradient."""
+        longest = max(self.counts)
+        padded = values.new_zeros(longest, *values.shape[1:])
+        padded[: values.shape[0]] = values.detach()
+        parts = [torch.empty_like(padded) for _ in self.counts]
+        dist.all_gather(parts, padded, group=self.group)
+        return torch.cat([part[:count] for part, count in zip(parts, self.counts, strict=True)])
+
+    def gather_with_gradient(self, values: Tensor) -> Tensor:
+        """The rows of all processes; each process gets the sum over processes of the gradient of its own rows."""
+        gathered: Tensor = _Gather.apply(values, self)
+        return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: GatheredRows) -> Tensor:
+        ctx.rows = rows
+        return rows.gather(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        rows: GatheredRows = ctx.rows
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total, group=rows.group)
+        return total[rows.start : rows.start + rows.counts[rows.rank]], None
+
+
+def total_over_processes(value: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The sum of a scalar over the processes of ``group`` (the value itself without one), without a gradient."""
+    if group is None:
+        return value.detach()
+    total = value.detach().clone()
+    dist.all_reduce(total, group=group)
+    return total

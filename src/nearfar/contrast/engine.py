@@ -1,0 +1,295 @@
+"""The engine: evaluates any row objective on (query, keys, relation) exactly, in memory linear in the batch.
+
+*Dense* builds the n x m scores and lets autograd do the rest; it supports gradients of any order. *Tiled* computes the
+scores of a few rows at a time, differentiates that tile at once, turns d(scores) into d(query) and d(keys) with two
+matrix products and forgets the tile; its gradients are ready when the loss is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nearfar.contrast import fused, tiles
+from nearfar.contrast.distributed import GatheredRows, total_over_processes
+from nearfar.contrast.relation import Paired, Relation
+from nearfar.contrast.score import Score
+from nearfar.contrast.temperature import Temperature
+from nearfar.errors import UsageError
+
+Memory = Literal["auto", "dense", "tiled"]
+
+DENSE_LIMIT = 2**25
+"""Problems whose score matrix takes at most this many bytes (32 MiB) run dense under ``memory="auto"``."""
+
+
+class RowCosts(Protocol):
+    """What the engine asks of a row objective; :class:`nearfar.objectives.RowObjective` is the implementation."""
+
+    score: Score
+    temperature: Temperature | None
+    two_sided: bool
+    reduction: str
+    softmax_form: str | None
+    needs_positive_scores: bool
+
+    def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor: ...
+    def active(self, positive: Tensor, negative: Tensor) -> Tensor: ...
+    def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor: ...
+    def prepare(self, scores: Tensor, rows: Tensor, count: int) -> dict[str, Tensor]: ...
+    def arrays(self, positives: int) -> float: ...
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation did. Counts are 0-dimensional tensors (so that no device has to be waited for) or None.
+
+    ``anchors``: rows seen; ``active_anchors``: rows that had what the formula needs and count in the mean;
+    ``positive_pairs``, ``negative_pairs``: pairs with a weight; ``mode``: "dense" or "tiled"; ``tile_rows``: rows of a
+    tile; ``fused``: whether the closed form of the softmax family was used.
+    """
+
+    anchors: int
+    active_anchors: Tensor
+    positive_pairs: Tensor
+    negative_pairs: Tensor
+    mode: str
+    tile_rows: int
+    fused: bool
+
+    def __str__(self) -> str:
+        form = f"tiles of {self.tile_rows} rows" if self.mode == "tiled" else "the whole score matrix at once"
+        return (
+            f"{self.mode}: {form}{', closed-form gradient' if self.fused else ''}; "
+            f"{int(self.active_anchors)} of {self.anchors} anchors active, {int(self.positive_pairs)} positive and "
+            f"{int(self.negative_pairs)} negative pairs"
+        )
+
+
+def evaluate(
+    objective: RowCosts,
+    query: Tensor | None = None,
+    key: Tensor | None = None,
+    *,
+    relation: Relation | None = None,
+    scores: Tensor | None = None,
+    memory: Memory = "auto",
+    tile_rows: int | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """The loss of a row objective; see :func:`evaluate_with_report` for the arguments."""
+    return evaluate_with_report(
+        objective, query, key, relation=relation, scores=scores, memory=memory, tile_rows=tile_rows, group=group
+    )[0]
+
+
+def evaluate_with_report(
+    objective: RowCosts,
+    query: Tensor | None = None,
+    key: Tensor | None = None,
+    *,
+    relation: Relation | None = None,
+    scores: Tensor | None = None,
+    memory: Memory = "auto",
+    tile_rows: int | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> tuple[Tensor, Report]:
+    """The loss of a row objective, and what was done to get it.
+
+    Arguments:
+        query: embeddings ``[n, d]``, floating point.
+        key: embeddings ``[m, d]``; None contrasts the queries among themselves, which needs a ``relation``.
+        relation: who is near whom; None pairs query i with key i, keys beyond n being hard negatives.
+        scores: ready-made scores ``[n, m]`` instead of embeddings; divided by the temperature, never normalised.
+        memory: "dense", "tiled", or "auto" (dense while the score matrix takes at most 32 MiB).
+        tile_rows: rows of a tile; by default as many as fit in 64 MiB of working memory.
+        group: a process group; the loss is then that of the global batch (every process sees its value) and the
+            gradients of each process are exact: the sum over processes of parameter gradients is that of the global
+            batch. Processes may hold different numbers of rows.
+
+    Returns the loss (a scalar; ``[n]`` with ``reduction="none"``) and a :class:`Report`. Scores are computed in float32
+    for half-precision embeddings. Raises ValueError, with the shapes, for input that does not fit together, UsageError
+    for an unknown ``memory``.
+    """
+    if memory not in ("auto", "dense", "tiled"):
+        raise UsageError(f"memory must be 'auto', 'dense' or 'tiled', got {memory!r}")
+    if tile_rows is not None and tile_rows < 1:
+        raise UsageError(f"tile_rows must be at least 1, got {tile_rows}")
+    if scores is not None:
+        if query is not None or key is not None:
+            raise ValueError("give embeddings or ready-made scores, not both")
+        if group is not None:
+            raise ValueError("ready-made scores cannot be gathered over processes; give embeddings")
+        return _of_scores(objective, scores, relation)
+    if query is None:
+        raise ValueError("give embeddings (query, key) or ready-made scores (scores=...)")
+    _check(query, key)
+    self_contrast = key is None
+    if relation is None:
+        if self_contrast:
+            raise ValueError("contrasting items among themselves needs a relation, e.g. Views(2) or Labels(y)")
+        relation = Paired()
+    embedded_query = _embed(objective.score, query)
+    embedded_key = embedded_query if key is None else _embed(objective.score, key)
+    relation = relation.bind(query.shape[0], embedded_key.shape[0], self_contrast=self_contrast, device=query.device)
+    choice = _Choice(memory, tile_rows, group)
+    if not objective.two_sided or self_contrast:
+        return _one_side(objective, embedded_query, embedded_key, relation, choice)
+    if objective.reduction == "none":
+        raise ValueError("reduction='none' has no meaning for a two-sided objective: its sides differ in length")
+    if choice.tiled(objective, relation, embedded_query) and fused.two_sided_applies(objective, relation, group):
+        return _two_sides_fused(objective, embedded_query, embedded_key, relation, choice)
+    forward, report = _one_side(objective, embedded_query, embedded_key, relation, choice)
+    backward, back_report = _one_side(objective, embedded_key, embedded_query, relation.transpose(), choice)
+    return (forward + backward) / 2, _sum_reports(report, back_report)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    memory: Memory
+    tile_rows: int | None
+    group: dist.ProcessGroup | None
+
+    def tiled(self, objective: RowCosts, relation: Relation, like: Tensor) -> bool:
+        if self.memory != "auto":
+            return self.memory == "tiled"
+        n, m = relation.shape
+        if n * m * like.element_size() > DENSE_LIMIT:
+            return True
+        # an objective on pairs of columns may need much more than its scores
+        return n * m * like.element_size() * objective.arrays(_positives(relation)) > 16 * DENSE_LIMIT
+
+    def rows(self, objective: RowCosts, relation: Relation, like: Tensor, *, closed_form: bool) -> int:
+        if self.tile_rows is not None:
+            return self.tile_rows
+        arrays = 1.0 if closed_form else objective.arrays(_positives(relation))
+        return tiles.rows_that_fit(*relation.shape, like.element_size(), arrays)
+
+
+def _positives(relation: Relation) -> int:
+    """The most positives among the first rows: an estimate of what a row of this relation has."""
+    return max(1, int((relation.tile(slice(0, 8))[0] > 0).sum(1).max()))
+
+
+def _one_side(
+    objective: RowCosts, query: Tensor, key: Tensor, relation: Relation, choice: _Choice
+) -> tuple[Tensor, Report]:
+    group = choice.group
+    if group is not None:
+        counted = GatheredRows(query.shape[0], group, query.device)
+        keys = counted if key is query else GatheredRows(key.shape[0], group, query.device)
+        relation = relation.across(keys.gather, keys.start, counted.start)
+        key = keys.gather_with_gradient(key)
+    n, m = relation.shape
+    state = _prepared(objective, query, key, relation, group)
+    scale = 1.0 if objective.temperature is None else objective.temperature.scale()
+    tiled = choice.tiled(objective, relation, query)
+    use_fused = tiled and fused.applies(objective, state)
+    step = choice.rows(objective, relation, query, closed_form=use_fused) if tiled else max(n, 1)
+    problem = tiles.Problem(objective, relation, step, group, tuple(state), tuple(objective.parameters()))
+    counts = tiles.Counts(query.device)
+    if not tiled:
+        loss = tiles.dense(problem, query, key, scale, state, counts)
+    elif use_fused:
+        loss = fused.one_sided(problem, query, key, scale, counts)
+    else:
+        loss = tiles.tiled(problem, query, key, scale, state, counts)
+    return loss, Report(n, *counts.values(), "tiled" if tiled else "dense", step, use_fused)
+
+
+def _two_sides_fused(
+    objective: RowCosts, query: Tensor, key: Tensor, relation: Relation, choice: _Choice
+) -> tuple[Tensor, Report]:
+    n, m = relation.shape
+    scale = 1.0 if objective.temperature is None else objective.temperature.scale()
+    step = choice.rows(objective, relation, query, closed_form=True)
+    problem = tiles.Problem(objective, relation, step, None, (), tuple(objective.parameters()))
+    counts = tiles.Counts(query.device)
+    loss = fused.two_sided(problem, query, key, scale, counts)
+    return loss, Report(n + m, *counts.values(), "tiled", step, True)
+
+
+def _prepared(
+    objective: RowCosts, query: Tensor, key: Tensor, relation: Relation, group: dist.ProcessGroup | None
+) -> dict[str, Tensor]:
+    if not objective.needs_positive_scores:
+        return {}
+    rows, columns = relation.positive_pairs()
+    scores = objective.score.paired(query[rows], key[columns])
+    n = relation.shape[0]
+    if group is None:
+        return objective.prepare(scores, rows, n)
+    queries = GatheredRows(n, group, query.device)
+    pairs = GatheredRows(scores.shape[0], group, query.device)
+    state = objective.prepare(
+        pairs.gather_with_gradient(scores), pairs.gather(rows + queries.start), sum(queries.counts)
+    )
+    own = slice(queries.start, queries.start + n)
+    return {name: value if value.dim() == 0 else value[own] for name, value in state.items()}
+
+
+def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -> tuple[Tensor, Report]:
+    if scores.dim() != 2 or not scores.is_floating_point():
+        raise ValueError(f"scores must be [n, m] floating point, got {tuple(scores.shape)} of {scores.dtype}")
+    n, m = scores.shape
+    scores = scores.float() if scores.element_size() < 4 else scores
+    relation = (Paired() if relation is None else relation).bind(n, m, self_contrast=False, device=scores.device)
+
+    def one(values: Tensor, side: Relation) -> tuple[Tensor, Report]:
+        state: dict[str, Tensor] = {}
+        if objective.needs_positive_scores:
+            rows, columns = side.positive_pairs()
+            state = objective.prepare(values[rows, columns], rows, values.shape[0])
+        scale: Any = 1.0 if objective.temperature is None else objective.temperature.scale()
+        counts = tiles.Counts(values.device)
+        loss = tiles.reduce(objective, values * scale, *side.tile(slice(0, values.shape[0])), state, counts, None)
+        return loss, Report(values.shape[0], *counts.values(), "dense", max(values.shape[0], 1), False)
+
+    loss, report = one(scores, relation)
+    if objective.two_sided:
+        backward, back_report = one(scores.T, relation.transpose())
+        return (loss + backward) / 2, _sum_reports(report, back_report)
+    return loss, report
+
+
+def _sum_reports(one: Report, other: Report) -> Report:
+    return Report(
+        one.anchors + other.anchors,
+        one.active_anchors + other.active_anchors,
+        one.positive_pairs + other.positive_pairs,
+        one.negative_pairs + other.negative_pairs,
+        one.mode if one.mode == other.mode else "tiled",
+        one.tile_rows,
+        one.fused and other.fused,
+    )
+
+
+def _embed(score: Score, items: Tensor) -> Tensor:
+    return score.embed(items.float() if items.element_size() < 4 else items)
+
+
+def _check(query: Tensor, key: Tensor | None) -> None:
+    for name, value in (("query", query), ("key", key)):
+        if value is not None and (value.dim() != 2 or not value.is_floating_point()):
+            raise ValueError(f"{name} must be [rows, dimension] floating point, got {tuple(value.shape)} of {value.dtype}")
+    if query.shape[0] == 0:
+        raise ValueError("query has no rows")
+    if key is None:
+        return
+    if key.shape[0] == 0:
+        raise ValueError("key has no rows")
+    if query.shape[1] != key.shape[1]:
+        raise ValueError(f"query is {list(query.shape)} and key {list(key.shape)}: their dimensions differ")
+    if query.device != key.device:
+        raise ValueError(f"query is on {query.device} and key on {key.device}")
+    if query.dtype != key.dtype:
+        raise ValueError(f"query is {query.dtype} and key {key.dtype}")
+
+
+__all__ = ["DENSE_LIMIT", "Report", "RowCosts", "evaluate", "evaluate_with_report", "total_over_processes"]

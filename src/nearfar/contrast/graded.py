@@ -1,0 +1,78 @@
+"""Graded relevance: how near each judged pair is, as in qrels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nearfar.contrast.relation import Relation, Weights, integers, matches
+
+
+class Graded(Relation):
+    """Pairs judged with a grade >= 0; the positive weight of a pair is its grade.
+
+    ``relevance``: a dense or sparse ``[n, m]`` tensor of grades; or judgements as ``{query id: {key id: grade}}``; or as
+    three vectors ``(query ids, key ids, grades)``. With judgements, ``query_ids [n]`` and ``key_ids [m]`` say which
+    items are present. A pair judged 0 is far. An unjudged pair is far too (``unjudged="far"``, what retrieval with
+    in-batch negatives assumes) or ignored (``unjudged="ignored"``).
+
+    Holds O(judgements + n + m). Negative or non-finite grades raise ValueError.
+    """
+
+    def __init__(
+        self,
+        relevance: Tensor | Mapping[int, Mapping[int, float]] | tuple[Tensor, Tensor, Tensor],
+        query_ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        *,
+        unjudged: Literal["far", "ignored"] = "far",
+    ) -> None:
+        if unjudged not in ("far", "ignored"):
+            raise ValueError(f"Graded: unjudged must be 'far' or 'ignored', got {unjudged!r}")
+        if isinstance(relevance, Tensor):
+            if relevance.dim() != 2:
+                raise ValueError(f"Graded: relevance must be [n, m], got {tuple(relevance.shape)}")
+            judged = relevance.coalesce() if relevance.is_sparse else relevance.to_sparse()
+            queries, keys = judged.indices()
+            grades = judged.values()
+            query_ids = torch.arange(relevance.shape[0]) if query_ids is None else query_ids
+            key_ids = torch.arange(relevance.shape[1]) if key_ids is None else key_ids
+        else:
+            if query_ids is None or key_ids is None:
+                raise ValueError("Graded: judgements by id need query_ids and key_ids")
+            if isinstance(relevance, Mapping):
+                flat = [(q, k, g) for q, found in relevance.items() for k, g in found.items()]
+                queries = torch.tensor([q for q, _, _ in flat], dtype=torch.long)
+                keys = torch.tensor([k for _, k, _ in flat], dtype=torch.long)
+                grades = torch.tensor([float(g) for _, _, g in flat])
+            else:
+                queries, keys, grades = relevance
+        grades = grades if grades.is_floating_point() else grades.to(torch.get_default_dtype())
+        if not bool(((grades >= 0) & torch.isfinite(grades)).all()):
+            raise ValueError("Graded: grades must be finite and >= 0")
+        super().__init__({"id": integers(query_ids, "query_ids")}, {"id": integers(key_ids, "key_ids")})
+        order = torch.argsort(queries, stable=True)
+        self.judged = (queries[order].to(torch.long), keys[order].to(torch.long), grades[order])
+        self.unjudged = unjudged
+
+    def bind(self, n: int, m: int, *, self_contrast: bool, device: torch.device) -> Relation:
+        bound = super().bind(n, m, self_contrast=self_contrast, device=device)
+        bound.judged = tuple(part.to(device) for part in self.judged)  # type: ignore[attr-defined]
+        return bound
+
+    def weigh(self, query: dict[str, Tensor], key: dict[str, Tensor]) -> Weights:
+        judged_queries, judged_keys, grades = self.judged
+        row, judgement = matches(query["id"], judged_queries, torch.arange(grades.numel(), device=grades.device))
+        ordered, order = key["id"].sort(stable=True)
+        which, column = matches(judged_keys[judgement], ordered, order)
+        row, grade = row[which], grades[judgement][which]
+        positive = grades.new_zeros(query["id"].numel(), key["id"].numel())
+        positive[row, column] = grade
+        if self.unjudged == "far":
+            return positive, positive == 0
+        negative = torch.zeros_like(positive, dtype=torch.bool)
+        negative[row, column] = grade == 0
+        return positive, negative

@@ -1,0 +1,98 @@
+"""Scores: how alike a query and a key are. ``score(query [t, d], keys [m, d]) -> [t, m]``, higher is nearer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.errors import UsageError
+
+
+def normalize(embeddings: Tensor) -> Tensor:
+    """Rows divided by their Euclidean norm, ``x / |x|``. A zero row stays zero, with a zero gradient."""
+    norm = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
+    nonzero = norm > 0
+    return torch.where(nonzero, embeddings / torch.where(nonzero, norm, 1), 0)
+
+
+class Score(nn.Module):
+    """Base of all scores.
+
+    ``embed`` is applied once to each item, in memory linear in their number; ``forward`` compares embedded items.
+    ``bilinear`` says that ``forward`` is the plain matrix product ``query @ keys.T``, which the engine then
+    differentiates with two more products.
+    """
+
+    bilinear = False
+
+    def embed(self, items: Tensor) -> Tensor:
+        """What is compared: ``[n, d] -> [n, d]``."""
+        return items
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Scores ``[t, m]`` of embedded queries ``[t, d]`` and embedded keys ``[m, d]``."""
+        raise NotImplementedError
+
+    def paired(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Scores ``[p]`` of embedded queries ``[p, d]`` and keys ``[p, d]``, row by row."""
+        raise NotImplementedError
+
+
+class Dot(Score):
+    """The dot product ``q . k``; unbounded."""
+
+    bilinear = True
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        return query @ keys.T
+
+    def paired(self, query: Tensor, keys: Tensor) -> Tensor:
+        return (query * keys).sum(-1)
+
+
+class Cosine(Dot):
+    """The cosine ``q . k / (|q| |k|)``, in [-1, 1]; a zero vector scores 0."""
+
+    def embed(self, items: Tensor) -> Tensor:
+        return normalize(items)
+
+
+class NegativeEuclidean(Score):
+    """Minus the Euclidean distance, ``-|q - k|``, in (-inf, 0]. The gradient at distance 0 is 0.
+
+    Differences are taken before squaring: equal items have distance exactly 0.
+    """
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        return -torch.cdist(query, keys, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def paired(self, query: Tensor, keys: Tensor) -> Tensor:
+        return -torch.linalg.vector_norm(query - keys, dim=-1)
+
+
+class NegativeSquaredEuclidean(Score):
+    """Minus the squared Euclidean distance, ``-|q - k|^2``, in (-inf, 0]."""
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        squares = query.square().sum(-1)[:, None] + keys.square().sum(-1)[None, :]
+        return torch.addmm(-squares, query, keys.T, alpha=2.0).clamp(max=0.0)
+
+    def paired(self, query: Tensor, keys: Tensor) -> Tensor:
+        return -(query - keys).square().sum(-1)
+
+
+SCORES: dict[str, type[Score]] = {
+    "cosine": Cosine,
+    "dot": Dot,
+    "negative-euclidean": NegativeEuclidean,
+    "negative-squared-euclidean": NegativeSquaredEuclidean,
+}
+
+
+def get(score: str | Score) -> Score:
+    """The score of that name, or the given one. Raises UsageError for an unknown name."""
+    if isinstance(score, Score):
+        return score
+    if score not in SCORES:
+        raise UsageError(f"there is no score {score!r}", hint=f"choose one of {', '.join(SCORES)}")
+    return SCORES[score]()

@@ -1,0 +1,274 @@
+"""Dense and tiled evaluation of any row objective; the reference of every faster form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nearfar.contrast.distributed import total_over_processes
+from nearfar.contrast.relation import Relation
+
+if TYPE_CHECKING:
+    from nearfar.contrast.engine import RowCosts
+
+TILE_BYTES = 2**26
+"""Working memory of a tile: 64 MiB."""
+
+_DOUBLE_BACKWARD = (
+    "the tiled evaluation computes its gradient during forward and cannot be differentiated twice; "
+    'pass memory="dense" for higher-order gradients'
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row objective on one bound relation, and how its rows are visited."""
+
+    objective: RowCosts
+    relation: Relation
+    step: int
+    group: dist.ProcessGroup | None
+    state_names: tuple[str, ...]
+    parameters: tuple[torch.nn.Parameter, ...]
+
+    def tiles(self) -> list[slice]:
+        n = self.relation.shape[0]
+        return [slice(start, min(n, start + self.step)) for start in range(0, n, self.step)]
+
+
+class Counts:
+    """Active rows and weighted pairs, summed as tensors on the device so that nothing waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.active = torch.zeros((), dtype=torch.long, device=device)
+        self.positive = torch.zeros((), dtype=torch.long, device=device)
+        self.negative = torch.zeros((), dtype=torch.long, device=device)
+
+    def add(self, active: Tensor, positive: Tensor | int, negative: Tensor | int) -> None:
+        self.active += active.sum()
+        self.positive += positive
+        self.negative += negative
+
+    def values(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.active, self.positive, self.negative
+
+
+def rows_that_fit(n: int, m: int, element_size: int, factor: float) -> int:
+    """Rows of a tile against ``m`` keys whose ``factor`` arrays of scores fit in :data:`TILE_BYTES`; at least 1."""
+    return max(1, min(n, int(TILE_BYTES / (max(m, 1) * element_size * factor))))
+
+
+def _costs(
+    objective: RowCosts, scores: Tensor, positive: Tensor, negative: Tensor, state: dict[str, Tensor], counts: Counts
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``(active [t] bool, costs [a] of the active rows, their weights [a])``."""
+    active = objective.active(positive, negative)
+    counts.add(active, (positive > 0).sum(), (negative > 0).sum())
+    if not bool(active.all()):  # a formula never sees a row it is not defined for
+        scores, positive, negative = scores[active], positive[active], negative[active]
+        state = {name: value if value.dim() == 0 else value[active] for name, value in state.items()}
+    if scores.shape[0] == 0:
+        return active, scores.sum(1), scores.sum(1).detach()
+    costs = objective.rows(scores, positive, negative, **state)
+    return active, costs, objective.weights(scores.detach(), positive, negative)
+
+
+def reduce(
+    objective: RowCosts,
+    scores: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    state: dict[str, Tensor],
+    counts: Counts,
+    group: dist.ProcessGroup | None,
+) -> Tensor:
+    """The reduced loss of a whole score matrix by plain autograd."""
+    active, costs, weights = _costs(objective, scores, positive, negative, state, counts)
+    if objective.reduction == "none":
+        return torch.zeros_like(scores[:, 0]).masked_scatter(active, costs)
+    total = (costs * weights).sum() + scores.sum() * 0.0 if costs.numel() == 0 else (costs * weights).sum()
+    return finish(objective, total, weights.sum(), group)
+
+
+def finish(objective: RowCosts, total: Tensor, weight: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """``total / weight`` over all processes (or the total, for a sum), with the gradient of this process's part."""
+    if objective.reduction == "mean":
+        weight = total_over_processes(weight, group)
+        total = total / torch.where(weight > 0, weight, torch.ones_like(weight))
+    if group is None:
+        return total
+    return total + (total_over_processes(total, group) - total.detach())
+
+
+def dense(
+    problem: Problem, query: Tensor, key: Tensor, scale: Tensor | float, state: dict[str, Tensor], counts: Counts
+) -> Tensor:
+    """The loss from the whole score matrix by plain autograd, differentiable any number of times."""
+    scores = problem.objective.score(query, key) * scale
+    weights = problem.relation.tile(slice(0, query.shape[0]))
+    return reduce(problem.objective, scores, *weights, state, counts, problem.group)
+
+
+def tiled(
+    problem: Problem, query: Tensor, key: Tensor, scale: Tensor | float, state: dict[str, Tensor], counts: Counts
+) -> Tensor:
+    """The loss by row tiles. Costs of single rows (``reduction="none"``) recompute their tiles in backward."""
+    scale = torch.as_tensor(scale, dtype=query.dtype, device=query.device)
+    inputs = (query, key, scale, *state.values(), *problem.parameters)
+    function = _TiledCosts if problem.objective.reduction == "none" else _TiledLoss
+    # grad mode is off inside a Function's forward, so whether a gradient is wanted has to be told to it
+    wanted = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
+    loss: Tensor = function.apply(problem, counts, wanted, *inputs)
+    return loss
+
+
+class _Tile:
+    """The differentiable evaluation of one tile: leaves that cut it off from the graph, and their gradients."""
+
+    def __init__(
+        self, problem: Problem, rows: slice, query: Tensor, key: Tensor, scale: Tensor, others: list[Tensor], counts: Counts, wanted: bool
+    ) -> None:
+        objective = problem.objective
+        names = problem.state_names
+        self.problem, self.query, self.key, self.scale = problem, query[rows], key, scale
+        self.bilinear = objective.score.bilinear
+        with torch.set_grad_enabled(wanted):
+            if self.bilinear:
+                raw = (self.query.detach() @ key.detach().T).requires_grad_(wanted)
+                self.leaves = [raw]
+            else:
+                self.leaves = [self.query.detach().requires_grad_(wanted), key.detach().requires_grad_(wanted)]
+                raw = objective.score(*self.leaves)
+            state_values = [value if value.dim() == 0 else value[rows] for value in others[: len(names)]]
+            state_leaves = [value.detach().requires_grad_(wanted) for value in state_values]
+            scale_leaf = scale.detach().requires_grad_(wanted)
+            self.leaves += [scale_leaf, *state_leaves, *problem.parameters]
+            self.active, self.costs, self.weights = _costs(
+                objective,
+                raw * scale_leaf,
+                *problem.relation.tile(rows),
+                dict(zip(names, state_leaves, strict=True)),
+                counts,
+            )
+
+    def gradients(self, of: Tensor) -> list[Tensor | None]:
+        """Gradients of the scalar ``of`` with respect to this tile's queries, all keys, the scale, states, parameters."""
+        wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
+        if not of.requires_grad:
+            return [None] * (len(self.leaves) + self.bilinear)
+        found = iter(torch.autograd.grad(of, wanted, allow_unused=True))
+        gradients = [next(found) if leaf.requires_grad else None for leaf in self.leaves]
+        if not self.bilinear:
+            return gradients
+        raw = gradients[0]
+        if raw is None:
+            return [None, None, *gradients[1:]]
+        return [raw @ self.key, raw.T @ self.query, *gradients[1:]]
+
+
+class _Sums:
+    """Gradients summed over tiles, in the shapes of the inputs ``(query, key, scale, *states, *parameters)``."""
+
+    def __init__(self, inputs: tuple[Tensor, ...], needed: tuple[bool, ...]) -> None:
+        self.sums = [torch.zeros_like(value) if need else None for value, need in zip(inputs, needed, strict=True)]
+
+    def add(self, rows: slice, gradients: list[Tensor | None], states: int) -> None:
+        for index, (total, gradient) in enumerate(zip(self.sums, gradients, strict=True)):
+            if total is None or gradient is None:
+                continue
+            by_row = index == 0 or (3 <= index < 3 + states and total.dim() > 0)
+            (total[rows] if by_row else total).add_(gradient)
+
+
+class _TiledLoss(torch.autograd.Function):
+    """Sum or mean of the rows' costs; the gradient is computed during forward, tile by tile."""
+
+    @staticmethod
+    def forward(ctx: Any, problem: Problem, counts: Counts, wanted: bool, *inputs: Tensor) -> Tensor:
+        query, key, scale, *others = inputs
+        needed = tuple(wanted and need for need in ctx.needs_input_grad[3:])
+        sums = _Sums(inputs, needed)
+        total, weight = query.new_zeros(()), query.new_zeros(())
+        for rows in problem.tiles():
+            tile = _Tile(problem, rows, query, key, scale, others, counts, wanted)
+            with torch.set_grad_enabled(wanted):
+                cost = (tile.costs * tile.weights).sum()
+            if wanted:
+                sums.add(rows, tile.gradients(cost), len(problem.state_names))
+            total += cost.detach()
+            weight += tile.weights.sum()
+        return keep(ctx, problem, sums.sums, total, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return (None, None, None, *kept(ctx, gradient))
+
+
+def keep(ctx: Any, problem: Problem, gradients: list[Tensor | None], total: Tensor, weight: Tensor) -> Tensor:
+    """Finish the loss, store the gradients of it with the graph, and return it."""
+    loss = finish(problem.objective, total, weight, problem.group)
+    if problem.objective.reduction == "mean":
+        weight = total_over_processes(weight, problem.group)
+        factor = torch.where(weight > 0, weight, torch.ones_like(weight)).reciprocal()
+        for value in gradients:
+            if value is not None:
+                value.mul_(factor)
+    ctx.gradients = gradients
+    return loss
+
+
+def kept(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
+    """The stored gradients times the one from above."""
+    with torch.no_grad():
+        scaled = [None if value is None else value * gradient for value in ctx.gradients]
+    if torch.is_grad_enabled():  # create_graph=True: whoever differentiates these again has to be told
+        return [None if value is None else Once.apply(value, gradient) for value in scaled]
+    return scaled
+
+
+class Once(torch.autograd.Function):
+    """Passes gradients on and refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradient: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        raise RuntimeError(_DOUBLE_BACKWARD)
+
+
+class _TiledCosts(torch.autograd.Function):
+    """The costs of single rows; backward visits the tiles again, since their upstream gradients differ by row."""
+
+    @staticmethod
+    def forward(ctx: Any, problem: Problem, counts: Counts, wanted: bool, *inputs: Tensor) -> Tensor:
+        query, key, scale, *others = inputs
+        costs = query.new_zeros(query.shape[0])
+        for rows in problem.tiles():
+            tile = _Tile(problem, rows, query, key, scale, others, counts, False)
+            costs[rows] = torch.zeros_like(costs[rows]).masked_scatter(tile.active, tile.costs)
+        ctx.problem = problem
+        ctx.save_for_backward(*inputs)
+        return costs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        problem: Problem = ctx.problem
+        again = torch.is_grad_enabled()
+        with torch.no_grad():
+            query, key, scale, *others = ctx.saved_tensors
+            sums = _Sums(ctx.saved_tensors, ctx.needs_input_grad[3:])
+            for rows in problem.tiles():
+                tile = _Tile(problem, rows, query, key, scale, others, Counts(query.device), True)
+                with torch.enable_grad():
+                    cost = (tile.costs * gradient[rows].detach()[tile.active]).sum()
+                sums.add(rows, tile.gradients(cost), len(problem.state_names))
+        found = sums.sums
+        if again:
+            found = [None if value is None else Once.apply(value, gradient) for value in found]
+        return (None, None, None, *found)

@@ -1,0 +1,209 @@
+"""What all objectives have in common: three kinds, one calling convention each, and a registry of names."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nearfar.contrast import score as scores_module
+from nearfar.contrast import temperature as temperature_module
+from nearfar.contrast.engine import Memory, Report, evaluate_with_report
+from nearfar.contrast.relation import Relation
+from nearfar.contrast.score import Score
+from nearfar.contrast.temperature import Temperature
+from nearfar.errors import UsageError
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+class Objective(nn.Module):
+    """Base of all objectives: what the catalogue says of them."""
+
+    kind: ClassVar[str]
+    """ "row", "view" or "point"."""
+    name: ClassVar[str] = ""
+    """The catalogue's name, e.g. "info-nce"."""
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Other names users know, each with the arguments it stands for."""
+    formula: ClassVar[str] = ""
+    """The cost in one line."""
+    paper: ClassVar[str] = ""
+    """First author, year, title, arXiv number where there is one."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise UsageError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+        self.reduction = reduction
+
+
+class RowObjective(Objective):
+    """Costs of rows of scores, some of whose columns are near and some far.
+
+    A subclass writes the formula in :meth:`rows`. Calling it evaluates the formula on embeddings or ready-made scores
+    through the engine, exactly and in memory linear in the batch.
+
+    Rows without a positive (or without a negative, where ``needs_negative``) have no cost and do not count in the mean.
+    A batch without any such row costs 0, with a zero gradient and a warning; ``empty_batches`` counts them.
+    """
+
+    kind = "row"
+    default_score: ClassVar[str] = "cosine"
+    default_temperature: ClassVar[float | None] = None
+    needs_negative: ClassVar[bool] = True
+    needs_positive_scores: bool = False
+    softmax_form: str | None = None
+
+    def __init__(
+        self,
+        *,
+        temperature: float | str | Temperature | None = None,
+        score: str | Score | None = None,
+        two_sided: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.score = scores_module.get(self.default_score if score is None else score)
+        self.temperature: Temperature | None = None
+        if self.default_temperature is not None:
+            self.temperature = temperature_module.get(temperature, self.default_temperature)
+        elif temperature is not None:
+            raise UsageError(f"{self.name or type(self).__name__} has no temperature")
+        self.two_sided = two_sided
+        self.empty_batches = 0
+        self.report: Report | None = None
+
+    def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
+        """The cost ``[t]`` of each row of ``scores [t, m]`` (divided by the temperature already), given the weights
+        ``positive [t, m]`` and ``negative [t, m]``, bool or float >= 0, of its near and far columns. Every row has what
+        the formula needs. ``state`` is what :meth:`prepare` gave for these rows."""
+        raise NotImplementedError
+
+    def active(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """Which rows ``[t]`` have what the formula needs."""
+        has = (positive > 0).any(1)
+        return has & (negative > 0).any(1) if self.needs_negative else has
+
+    def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """The weight ``[t]`` of each row in the mean, without a gradient; 1 by default."""
+        return torch.ones_like(scores[:, 0])
+
+    def arrays(self, positives: int) -> float:
+        """How many arrays of the size of a tile's scores :meth:`rows` and its gradient hold at once, roughly, when a
+        row has ``positives`` positives. The engine sizes its tiles by it."""
+        return 8.0
+
+    def prepare(self, scores: Tensor, rows: Tensor, count: int) -> dict[str, Tensor]:
+        """The pre-pass over the positive pairs of the whole batch, for an objective with ``needs_positive_scores``.
+
+        ``scores [p]`` of all positive pairs (not divided by the temperature), with gradient; ``rows [p]`` says whose
+        they are; ``count`` is the number of rows. Returns values a row (``[count]``) or for all (0-dimensional).
+        """
+        return {}
+
+    def forward(
+        self,
+        query: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        relation: Relation | None = None,
+        scores: Tensor | None = None,
+        memory: Memory = "auto",
+        group: dist.ProcessGroup | None = None,
+    ) -> Tensor:
+        """The loss; see :func:`nearfar.contrast.evaluate`. Afterwards ``report`` says what was active and how it ran."""
+        loss, self.report = evaluate_with_report(
+            self, query, key, relation=relation, scores=scores, memory=memory, group=group
+        )
+        if not bool(self.report.active_anchors):
+            self.empty_batches += 1
+            warnings.warn(
+                f"{self.name or type(self).__name__}: no anchor of this batch has "
+                f"{'a positive and a negative' if self.needs_negative else 'a positive'}; its loss is 0 and it teaches "
+                f"nothing ({self.empty_batches} such batches so far)",
+                UserWarning,
+                stacklevel=2,
+            )
+        return loss
+
+    def extra_repr(self) -> str:
+        parts = [f"two_sided={self.two_sided}"] if self.two_sided else []
+        return ", ".join([*parts, f"reduction={self.reduction!r}"])
+
+
+class ViewObjective(Objective):
+    """Costs on batch statistics of two or more views of the same items: ``objective(z1 [n, d], z2 [n, d]) -> scalar``."""
+
+    kind = "view"
+
+    def __init__(self) -> None:
+        super().__init__("mean")
+
+    def views(self, *views: Tensor, minimum: int = 2) -> list[Tensor]:
+        """Check that all views are ``[n, d]`` alike with n >= ``minimum``; half precision becomes float32."""
+        shapes = [tuple(view.shape) for view in views]
+        if len(set(shapes)) != 1 or len(shapes[0]) != 2:
+            raise ValueError(f"{self.name}: views must be [n, d] alike, got {shapes}")
+        if not all(view.is_floating_point() for view in views):
+            raise ValueError(f"{self.name}: views must be floating point, got {[view.dtype for view in views]}")
+        if shapes[0][0] < minimum:
+            raise ValueError(f"{self.name}: batch statistics need at least {minimum} rows, got {shapes[0]}")
+        return [view.float() if view.element_size() < 4 else view for view in views]
+
+
+class PointObjective(Objective):
+    """Costs of single scores: ``objective(score [n], target [n], ...) -> [n]``; a scalar with another ``reduction``."""
+
+    kind = "point"
+
+    def __init__(self, *, reduction: str = "none") -> None:
+        super().__init__(reduction)
+
+    def points(self, score: Tensor, target: Tensor, **extra: Tensor) -> Tensor:
+        """The cost ``[n]`` of each score given its target."""
+        raise NotImplementedError
+
+    def forward(self, score: Tensor, target: Tensor, **extra: Tensor) -> Tensor:
+        """The costs ``[n]``, or their mean or sum. Raises ValueError for shapes that differ."""
+        if score.dim() != 1 or score.shape != target.shape:
+            raise ValueError(
+                f"{self.name}: score and target must be [n] alike, got {tuple(score.shape)} and {tuple(target.shape)}"
+            )
+        costs = self.points(score.float() if score.element_size() < 4 else score, target, **extra)
+        if self.reduction == "none":
+            return costs
+        return costs.sum() if self.reduction == "sum" else costs.mean() if costs.numel() else score.sum()
+
+
+def masked(scores: Tensor, weight: Tensor) -> Tensor:
+    """Scores with ``log(weight)`` added, so that ``exp`` of them is weighted: -inf where the weight is 0."""
+    if weight.dtype == torch.bool:
+        return scores.masked_fill(~weight, -torch.inf)
+    return scores + weight.to(scores.dtype).log()
+
+
+def log_sum_exp(scores: Tensor, weight: Tensor) -> Tensor:
+    """``log sum_j weight_ij exp(s_ij)``, ``[t]``; every row needs a weight > 0."""
+    return torch.logsumexp(masked(scores, weight), dim=1)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """``sum_j weight_ij values_ij / sum_j weight_ij``, ``[t]``; values of weight 0 may be infinite."""
+    weight = weight.to(values.dtype)
+    return (weight * values.masked_fill(weight == 0, 0)).sum(1) / weight.sum(1)
+
+
+def compact(scores: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The columns with a weight, moved to the left: ``(scores [t, k], weight [t, k])``, k the most that a row has.
+
+    Keeps the size of pairs and triplets of columns at what there is instead of what there could be.
+    """
+    count = int((weight > 0).sum(1).max())
+    if 2 * count > weight.shape[1]:
+        return scores, weight.to(scores.dtype)
+    chosen = (weight > 0).to(torch.uint8).topk(count, dim=1).indices
+    return scores.gather(1, chosen), weight.gather(1, chosen).to(scores.dtype)

@@ -1,0 +1,105 @@
+"""Margins: a positive must be nearer than a negative by a stated amount."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nearfar.contrast.score import Score
+from nearfar.errors import UsageError
+from nearfar.objectives.base import RowObjective, compact, masked
+from nearfar.objectives.registry import register
+
+
+@register
+class Triplet(RowObjective):
+    """Triplet margin loss with mining (Weinberger & Saul, 2009; FaceNet, 2015; Hermans et al., 2017).
+
+    ``l(a, p, n) = max(0, D_ap - D_an + margin)`` with D = -score, by default the Euclidean distance.
+
+    Arguments:
+        mining: which triplets of an anchor count.
+            "all" (default): every pair of a positive and a negative.
+            "hard": the farthest positive with the nearest negative, one triplet an anchor (batch-hard).
+            "semi-hard": each positive with the nearest negative that is farther than it; where there is none, with the
+            farthest negative (FaceNet; the margin does not enter the choice).
+        average: "all" (default): mean over the triplets; "active": mean over those with a cost (batch-all of Hermans).
+        margin: >= 0, default 0.2 (FaceNet; among those tried by Hermans). Distances of unnormalised embeddings may need
+            a larger one (sentence-transformers uses 5).
+        smooth: ``log(1 + exp(D_ap - D_an + margin))`` instead of the hinge (Hermans' soft margin has margin 0).
+        score: default "negative-euclidean"; FaceNet's form is "negative-squared-euclidean" on normalised embeddings.
+
+    Anchors without a positive or without a negative do not count (peers count them as 0 in batch-hard's mean). Weights of
+    the relation multiply: a triplet weighs ``positive * negative``; "hard" and "semi-hard" only ask whether they are > 0.
+    The gradient at distance 0 is 0, so duplicates are safe.
+    """
+
+    name = "triplet"
+    formula = "max(0, D_ap - D_an + margin)"
+    paper = "Schroff 2015, FaceNet, arXiv:1503.03832; Hermans 2017, In Defense of the Triplet Loss, arXiv:1703.07737"
+    default_score = "negative-euclidean"
+
+    def __init__(
+        self,
+        mining: str = "all",
+        *,
+        margin: float = 0.2,
+        average: str = "all",
+        smooth: bool = False,
+        score: str | Score | None = None,
+        two_sided: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(score=score, two_sided=two_sided, reduction=reduction)
+        if mining not in ("all", "hard", "semi-hard"):
+            raise UsageError(f"triplet: mining must be 'all', 'hard' or 'semi-hard', got {mining!r}")
+        if average not in ("all", "active"):
+            raise UsageError(f"triplet: average must be 'all' or 'active', got {average!r}")
+        if not 0 <= margin < float("inf"):
+            raise UsageError(f"triplet: the margin must be a finite number >= 0, got {margin}")
+        self.mining = mining
+        self.average = average
+        self.margin = margin
+        self.smooth = smooth
+
+    def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
+        cost, weight = self._triplets(scores, positive, negative)
+        return (cost * weight).sum((1, 2)) / self._total(cost, weight)
+
+    def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        cost, weight = self._triplets(scores, positive, negative)
+        counted = weight if self.average == "all" else weight * (cost > 0)
+        return counted.sum((1, 2))
+
+    def arrays(self, positives: int) -> float:
+        return 8.0 + (4.0 * positives if self.mining == "all" else 0.0)
+
+    def _total(self, cost: Tensor, weight: Tensor) -> Tensor:
+        counted = weight if self.average == "all" else weight * (cost.detach() > 0)
+        return counted.sum((1, 2)).clamp_min(torch.finfo(cost.dtype).tiny)
+
+    def _triplets(self, scores: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """Costs and weights ``[t, p, n]`` of the triplets that the mining chose."""
+        if self.mining == "hard":
+            near = masked(-scores, positive > 0).amax(1).neg()[:, None, None]
+            far = masked(scores, negative > 0).amax(1)[:, None, None]
+            weight = torch.ones_like(near)
+        elif self.mining == "semi-hard":
+            near, near_weight = compact(scores, positive > 0)
+            far = _nearest_beyond(near, scores, negative > 0)[:, :, None]
+            near, weight = near[:, :, None], near_weight[:, :, None]
+        else:
+            near, near_weight = compact(scores, positive)
+            far, far_weight = compact(scores, negative)
+            near, far = near[:, :, None], far[:, None, :]
+            weight = near_weight[:, :, None] * far_weight[:, None, :]
+        difference = far - near + self.margin
+        return (F.softplus(difference) if self.smooth else difference.relu()), weight
+
+
+def _nearest_beyond(near: Tensor, scores: Tensor, negative: Tensor) -> Tensor:
+    """For each positive score ``near [t, p]``: the highest negative score below it, else the lowest negative score."""
+    ordered = scores.masked_fill(~negative, torch.inf).sort(1).values
+    below = torch.searchsorted(ordered.detach(), near.detach().contiguous())
+    return ordered.gather(1, (below - 1).clamp_min(0))
