@@ -223,8 +223,10 @@ def keep(ctx: Any, problem: Problem, gradients: list[Tensor | None], total: Tens
 
 def kept(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
     """The stored gradients times the one from above."""
-    with torch.no_grad():
-        scaled = [None if value is None else value * gradient for value in ctx.gradients]
+    scaled = ctx.gradients
+    if gradient.device.type != "cpu" or float(gradient) != 1.0:  # loss.backward() needs no copy; a device is not waited for
+        with torch.no_grad():
+            scaled = [None if value is None else value * gradient for value in ctx.gradients]
     if torch.is_grad_enabled():  # create_graph=True: whoever differentiates these again has to be told
         return [None if value is None else Once.apply(value, gradient) for value in scaled]
     return scaled
