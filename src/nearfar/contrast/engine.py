@@ -24,8 +24,8 @@ from nearfar.errors import UsageError
 
 Memory = Literal["auto", "dense", "tiled"]
 
-DENSE_LIMIT = 2**25
-"""Problems whose score matrix takes at most this many bytes (32 MiB) run dense under ``memory="auto"``."""
+DENSE_LIMIT = 2**20
+"""Problems whose score matrix takes at most this many bytes (1 MiB) run dense under ``memory="auto"``."""
 
 
 class RowCosts(Protocol):
@@ -107,7 +107,7 @@ def evaluate_with_report(
         key: embeddings ``[m, d]``; None contrasts the queries among themselves, which needs a ``relation``.
         relation: who is near whom; None pairs query i with key i, keys beyond n being hard negatives.
         scores: ready-made scores ``[n, m]`` instead of embeddings; divided by the temperature, never normalised.
-        memory: "dense", "tiled", or "auto" (dense while the score matrix takes at most 32 MiB).
+        memory: "dense", "tiled", or "auto" (dense while the score matrix takes at most 1 MiB).
         tile_rows: rows of a tile; by default as many as fit in 64 MiB of working memory.
         group: a process group; the loss is then that of the global batch (every process sees its value) and the
             gradients of each process are exact: the sum over processes of parameter gradients is that of the global
@@ -163,7 +163,7 @@ class _Choice:
         if n * m * like.element_size() > DENSE_LIMIT:
             return True
         # an objective on pairs of columns may need much more than its scores
-        return n * m * like.element_size() * objective.arrays(_positives(relation)) > 16 * DENSE_LIMIT
+        return n * m * like.element_size() * objective.arrays(_positives(relation)) > 64 * DENSE_LIMIT
 
     def rows(self, objective: RowCosts, relation: Relation, like: Tensor, *, closed_form: bool) -> int:
         if self.tile_rows is not None:
