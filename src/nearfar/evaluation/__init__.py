@@ -1,0 +1,38 @@
+"""How good is a model, with what certainty, and is it better than another?
+
+::
+
+    from nearfar import data, evaluation
+
+    dev = data.read("dev.jsonl")
+    found = evaluation.evaluate(model, dev)
+    print(found.measures[found.main])                     # mrr 0.612 [0.590, 0.634] (n = 1,500)
+    baseline = evaluation.bm25(dev)
+    print(evaluation.paired_difference(found.per_item["mrr"], baseline.per_item["mrr"]))
+"""
+
+from __future__ import annotations
+
+from nearfar.evaluation.bm25 import bm25
+from nearfar.evaluation.classification import classification
+from nearfar.evaluation.evaluate import evaluate
+from nearfar.evaluation.measures import Evaluation, Measure, mean_measure
+from nearfar.evaluation.retrieval import MEASURES, candidates, retrieval, retrieval_run
+from nearfar.evaluation.similarity import similarity
+from nearfar.evaluation.statistics import paired_difference, paired_ratio
+
+__all__ = [
+    "MEASURES",
+    "Evaluation",
+    "Measure",
+    "bm25",
+    "candidates",
+    "classification",
+    "evaluate",
+    "mean_measure",
+    "paired_difference",
+    "paired_ratio",
+    "retrieval",
+    "retrieval_run",
+    "similarity",
+]

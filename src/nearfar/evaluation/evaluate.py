@@ -1,0 +1,106 @@
+"""One call that evaluates a model on any data it can be evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.errors import DataError, UsageError
+from nearfar.evaluation.classification import classification
+from nearfar.evaluation.measures import RESAMPLES, Evaluation
+from nearfar.evaluation.retrieval import MEASURES, PAIR_MAIN, candidates, relevant_entries, retrieval
+from nearfar.evaluation.similarity import similarity
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from nearfar.data import Examples, RetrievalSet
+
+
+def evaluate(
+    model: SentenceTransformer,
+    data: Examples | RetrievalSet,
+    *,
+    batch_size: int | None = None,
+    train: Examples | None = None,
+    measures: Sequence[str] = MEASURES,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate ``model`` by cosine similarity of its embeddings, by what the shape of ``data`` allows.
+
+    ====================  ==============================================================================
+    ================== data                  evaluation
+    main measure ====================  ==============================================================================
+    ================== scored pairs          correlation with the scores: :func:`~nearfar.evaluation.similarity`
+    ``spearman`` retrieval set         ranking of its documents: :func:`~nearfar.evaluation.retrieval`
+    ``ndcg@10`` pairs                 ranking of all positives (and negatives) of the set for each anchor
+    ``mrr`` labelled texts        nearest neighbours and linear probe: :func:`~nearfar.evaluation.classification`
+    ``probe_accuracy`` ====================
+    ==============================================================================  ==================
+
+    ``train`` are labelled texts to learn the classifiers from (cross-validation without them); ``measures`` those of
+    a ranking; ``batch_size`` the texts embedded at once (default: the encoder's). The same seed gives the same
+    intervals and folds.
+
+    Raises :class:`~nearfar.errors.DataError` for texts alone, no rows, and data in which there is nothing to tell
+    apart; :class:`~nearfar.errors.UsageError` for ``train`` with another evaluation.
+    """
+    from nearfar.data import Examples
+
+    if isinstance(data, Examples):
+        if data.shape == "texts":
+            raise DataError(
+                "texts alone cannot be evaluated: nothing says which of them are near",
+                hint="evaluate on pairs (anchor, positive), scored pairs (sentence1, sentence2, score), "
+                "labelled texts (text, label) or a retrieval set (corpus, queries, qrels)",
+            )
+        if not len(data):
+            raise DataError("there are no rows to evaluate on")
+    labelled = isinstance(data, Examples) and data.shape == "labelled texts"
+    if train is not None and not (labelled and train.shape == "labelled texts"):
+        raise UsageError("training data are of use only where labelled texts are evaluated by labelled texts")
+
+    if not isinstance(data, Examples) or data.shape == "pairs":
+        collection = candidates(data)
+        relevant_entries(collection)  # what cannot be ranked is said before anything is embedded
+        return retrieval(
+            embed(model, collection.queries, batch_size),
+            embed(model, collection.documents, batch_size),
+            collection,
+            measures=measures,
+            main=PAIR_MAIN if isinstance(data, Examples) else None,
+            resamples=resamples,
+            seed=seed,
+        )
+    if data.shape == "scored pairs":
+        return similarity(
+            embed(model, data.column("sentence1"), batch_size),
+            embed(model, data.column("sentence2"), batch_size),
+            np.asarray(data.column("score"), np.float64),
+            resamples=resamples,
+            seed=seed,
+        )
+    if not labelled:
+        raise DataError(f"{data.shape} cannot be evaluated")
+    learnt = None
+    if train is not None:
+        learnt = (embed(model, train.column("text"), batch_size), np.asarray(train.column("label")))
+    return classification(
+        embed(model, data.column("text"), batch_size),
+        np.asarray(data.column("label")),
+        train=learnt,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def embed(model: SentenceTransformer, texts: list[str], batch_size: int | None = None) -> npt.NDArray[np.floating[Any]]:
+    """The L2-normalised float32 embeddings ``[n, d]`` of ``texts``."""
+    from nearfar.encoders import encode
+
+    options: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
+    return np.asarray(encode(model, texts, normalize=True, **options))
