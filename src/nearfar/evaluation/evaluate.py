@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +43,9 @@ def evaluate(
     ==============================================================================  ==================
 
     ``train`` are labelled texts to learn the classifiers from (cross-validation without them); ``measures`` those of
-    a ranking; ``batch_size`` the texts embedded at once (default: the encoder's). The same seed gives the same
-    intervals and folds.
+    a ranking; ``batch_size`` the texts embedded at once (default: the encoder's). Anchors and queries are embedded as
+    queries, what is ranked as documents, with the prompts the model was saved with for them. The same seed gives the
+    same intervals and folds.
 
     Raises :class:`~nearfar.errors.DataError` for texts alone, no rows, and data in which there is nothing to tell
     apart; :class:`~nearfar.errors.UsageError` for ``train`` with another evaluation.
@@ -68,8 +69,8 @@ def evaluate(
         collection = candidates(data)
         relevant_entries(collection)  # what cannot be ranked is said before anything is embedded
         return retrieval(
-            embed(model, collection.queries, batch_size),
-            embed(model, collection.documents, batch_size),
+            _embed(model, collection.queries, batch_size, "query"),
+            _embed(model, collection.documents, batch_size, "document"),
             collection,
             measures=measures,
             main=PAIR_MAIN if isinstance(data, Examples) else None,
@@ -78,8 +79,8 @@ def evaluate(
         )
     if data.shape == "scored pairs":
         return similarity(
-            embed(model, data.column("sentence1"), batch_size),
-            embed(model, data.column("sentence2"), batch_size),
+            _embed(model, data.column("sentence1"), batch_size),
+            _embed(model, data.column("sentence2"), batch_size),
             np.asarray(data.column("score"), np.float64),
             resamples=resamples,
             seed=seed,
@@ -88,9 +89,9 @@ def evaluate(
         raise DataError(f"{data.shape} cannot be evaluated")
     learnt = None
     if train is not None:
-        learnt = (embed(model, train.column("text"), batch_size), np.asarray(train.column("label")))
+        learnt = (_embed(model, train.column("text"), batch_size), np.asarray(train.column("label")))
     return classification(
-        embed(model, data.column("text"), batch_size),
+        _embed(model, data.column("text"), batch_size),
         np.asarray(data.column("label")),
         train=learnt,
         resamples=resamples,
@@ -98,9 +99,13 @@ def evaluate(
     )
 
 
-def embed(model: SentenceTransformer, texts: list[str], batch_size: int | None = None) -> npt.NDArray[np.floating[Any]]:
+def _embed(
+    model: SentenceTransformer,
+    texts: list[str],
+    batch_size: int | None,
+    task: Literal["query", "document"] | None = None,
+) -> npt.NDArray[np.floating[Any]]:
     """The L2-normalised float32 embeddings ``[n, d]`` of ``texts``."""
     from nearfar.encoders import encode
 
-    options: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
-    return np.asarray(encode(model, texts, normalize=True, **options))
+    return np.asarray(encode(model, texts, batch_size=batch_size, normalize=True, task=task))
