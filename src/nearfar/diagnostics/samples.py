@@ -165,7 +165,7 @@ def _of_retrieval(data: RetrievalSet, limit: int, generator: np.random.Generator
             for key, grade in data.qrels.get(identity, {}).items():
                 if grade > 0 and key in place and data.documents[place[key]] in sample.rows:
                     found.add(sample.rows[data.documents[place[key]]])
-    sample.asked = [(query, frozenset(found)) for query in dict.fromkeys(query for query, _ in sample.asked)]
+    sample.asked = [(query, frozenset(found)) for query, found in right.items()]
     sample.draw_far(generator, dict(sample.asked))
     _show_pairs(sample, [one for one, _ in shown], [two for _, two in shown], limit, None, ("query", "document"))
     return sample
