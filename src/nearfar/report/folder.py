@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Mapping
@@ -122,6 +123,8 @@ def written(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not a number" if math.isnan(value) else fmt.number(value)
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
         return fmt.shorten(", ".join(map(str, value)), 400) or "none"
     return fmt.shorten(json.dumps(value, ensure_ascii=False), 400)

@@ -78,6 +78,12 @@ def integer(value: Any) -> str:
     return number(value, 0)
 
 
+def count(value: Any) -> str:
+    """A count that may be an expectation: 1,204 and 19, but 2.4."""
+    amount = as_finite(value)
+    return number(value, 1 if amount is not None and abs(amount) < 10 and not amount.is_integer() else 0)
+
+
 def percent(value: Any, digits: int = 1) -> str:
     """A share between 0 and 1 as a percentage; a share too small to show is written as such, never as zero."""
     share = as_finite(value)

@@ -49,7 +49,8 @@ def build(folder: RunFolder) -> Page:
     _result(page.section("Result"), folder, summary)
     _training(page.section("Training"), folder, summary)
     _space(page.section("Embedding space"), folder)
-    _errors(page.section("Hardest errors"), folder)
+    if "diagnostics.json" not in folder.absent:
+        _errors(page.section("Hardest errors"), folder)
     _data_check(page.section("Data check"), folder)
     _settings(page.section("Settings and versions"), folder)
     return page
@@ -180,6 +181,7 @@ def _data_check(section: Section, folder: RunFolder) -> None:
     if "data-check.json" in folder.absent or "findings" not in check:
         section.note(folder.absent.get("data-check.json", "data-check.json holds no findings."), "absent")
         return
+    section.text(_checked(check))
     findings = [item for item in sequence(check["findings"]) if isinstance(item, Mapping)]
     if not findings:
         section.note("Nothing was found that could harm training or evaluation.", "good")
@@ -189,12 +191,22 @@ def _data_check(section: Section, folder: RunFolder) -> None:
     columns = [
         Column("Severity"),
         Column("Finding"),
-        Column("Count", "integer"),
+        Column("Count", "written"),
         Column("Share", "percent"),
         Column("What it means", "long text"),
         Column("Examples", "long text"),
     ]
     section.table(Table(columns, [_finding(finding) for finding in findings]))
+
+
+def _checked(check: Mapping[str, Any]) -> str:
+    rows, shape = check.get("rows"), check.get("shape")
+    text = f"Before training, {fmt.integer(rows)} {shape if isinstance(shape, str) else 'rows'} were looked at"
+    if fmt.as_finite(check.get("batch_size")) is not None:
+        text += f", for batches of {fmt.integer(check['batch_size'])}"
+    if fmt.as_finite(check.get("evaluation_rows")) is not None:
+        text += f", against {fmt.integer(check['evaluation_rows'])} to evaluate on"
+    return text + "."
 
 
 def _finding(finding: Mapping[str, Any]) -> list[Any]:
@@ -206,8 +218,8 @@ def _finding(finding: Mapping[str, Any]) -> list[Any]:
     )
     return [
         Markup('<span class="tag {}">{}</span>').format(style, clean(severity)),
-        finding.get("name"),
-        finding.get("count"),
+        str(finding.get("name") or "").replace("-", " "),
+        fmt.count(finding.get("count")),
         finding.get("share"),
         finding.get("detail"),
         examples,

@@ -107,7 +107,7 @@ def new_figure(*, height: int, **layout: Any) -> Any:
     """An empty plotly figure with what all figures share: legend above the plot, quiet axes, tight margins."""
     figure = graph_objects().Figure()
     figure.update_layout(
-        template="plotly_white",
+        template="none",
         height=height,
         margin={"l": 56, "r": 16, "t": 40, "b": 44},
         font={"family": FONT, "size": 13},

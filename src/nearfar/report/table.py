@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from nearfar.report import format as fmt
 from nearfar.report.style import clean
 
-Kind = Literal["text", "long text", "number", "difference", "integer", "percent", "duration", "interval"]
+Kind = Literal["text", "long text", "number", "difference", "integer", "percent", "duration", "written"]
 
 SHOWN_AT_ONCE = 240
 LINES_AT_ONCE = 6
@@ -23,7 +23,7 @@ class Column:
 
     ``kind``: ``"text"`` (left), ``"long text"`` (left, at least 16 characters wide, folded after 240 characters, line
     breaks kept, code in a monospaced face); ``"number"``, ``"difference"`` (signed), ``"integer"``, ``"percent"``
-    (a share in [0, 1]), ``"duration"`` (seconds) and ``"interval"`` (already written) are set right.
+    (a share in [0, 1]), ``"duration"`` (seconds) and ``"written"`` (already written out) are set right.
     ``digits`` None: as many decimals as the column's largest value needs for three or four digits.
     """
 
@@ -75,7 +75,7 @@ def _writer(column: Column, values: list[Any]) -> Callable[[Any], str]:
         "integer": fmt.integer,
         "percent": lambda value: fmt.percent(value, 1 if column.digits is None else column.digits),
         "duration": fmt.duration,
-        "interval": _plain,
+        "written": _plain,
     }
     return writers[column.kind]
 

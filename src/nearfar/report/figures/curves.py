@@ -172,7 +172,7 @@ def _table(losses: Mapping[float, Mapping[str, Any]], evaluations: Mapping[float
         Column("examples per second", "integer"),
         Column("seconds", "number", 1),
         Column(fmt.measure_name(measure or "measure"), "number", 3),
-        Column("95 % interval", "interval"),
+        Column("95 % interval", "written"),
     ]
     kept = [index for index in range(len(columns)) if any(_known(row[index]) for row in rows)]
     caption = f"{len(shown):,} of {len(rows):,} logged steps, evenly spaced" if len(shown) < len(rows) else ""

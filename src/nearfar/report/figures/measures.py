@@ -135,7 +135,7 @@ def _table(values: Mapping[str, Mapping[str, Estimate]], names: Sequence[str], m
         Column("measure"),
         Column("system"),
         Column("value", "number", 3),
-        Column("95 % interval", "interval"),
+        Column("95 % interval", "written"),
         Column("measured on", "integer"),
     ]
     return Table(columns, rows, emphasis=frozenset(emphasis))

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from nearfar.report import format as fmt
-from nearfar.report.figures.values import finite_array, mapping
+from nearfar.report.figures.values import finite_array, mapping, sequence
 from nearfar.report.page import Figure
 from nearfar.report.style import BLUE, ORANGE, hover_text, new_figure
 from nearfar.report.table import Column, Table
 
 _BINS = 50
 _GAP = 0.12
+_SIDES = ("positive", "negative")
 
 
 def similarity_histograms(similarities: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
@@ -24,13 +25,8 @@ def similarity_histograms(similarities: Mapping[str, Mapping[str, Sequence[float
     pairs over 50 equal bins from the smallest to the largest similarity of all. Each panel names :func:`overlap_of` and
     :func:`auc_of`. Values that are not finite are left out, and the caption says how many.
     """
-    states = {
-        name: [finite_array(mapping(pair).get(side)) for side in ("positive", "negative")]
-        for name, pair in similarities.items()
-    }
-    given = sum(
-        len(mapping(pair).get(side) or ()) for pair in similarities.values() for side in ("positive", "negative")
-    )
+    states = {name: [finite_array(mapping(pair).get(side)) for side in _SIDES] for name, pair in similarities.items()}
+    given = sum(len(sequence(mapping(pair).get(side))) for pair in similarities.values() for side in _SIDES)
     every = np.concatenate([values for pair in states.values() for values in pair] or [np.zeros(0)])
     low, high = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
     edges = np.linspace(low, high, _BINS + 1) if high - low > 1e-9 else np.linspace(low - 0.01, high + 0.01, _BINS + 1)

@@ -37,9 +37,9 @@ def estimate(value: Any) -> Estimate:
 
 
 def finite_array(values: Any) -> np.ndarray:
-    """The finite numbers among ``values`` as a float64 vector."""
-    numbers = [number for item in sequence(values) if (number := as_finite(item)) is not None]
-    return np.asarray(numbers, dtype=np.float64)
+    """The numbers among ``values`` that can be reckoned with (finite, below 1e100) as a float64 vector."""
+    numbers = np.asarray([as_finite(item) for item in sequence(values)], dtype=np.float64)
+    return numbers[np.abs(numbers) < 1e100]
 
 
 def thinned(rows: Sequence[Any], limit: int) -> Sequence[Any]:
