@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from nearfar.contrast.engine import Report, evaluate, evaluate_with_report
 from nearfar.contrast.graded import Graded
-from nearfar.contrast.relation import Explicit, Labels, Paired, Relation, SparseTile, Views
+from nearfar.contrast.paired import Paired, Views
+from nearfar.contrast.relation import Explicit, Labels, Relation, SparseTile
 from nearfar.contrast.score import Cosine, Dot, NegativeEuclidean, NegativeSquaredEuclidean, Score, normalize
 from nearfar.contrast.temperature import Temperature
 
 __all__ = [
-    "Cosine", "Dot", "Explicit", "Graded", "Labels", "NegativeEuclidean", "NegativeSquaredEuclidean", "Paired",
-    "Relation", "Report", "Score", "SparseTile", "Temperature", "Views", "evaluate", "evaluate_with_report", "normalize",
+    "Cosine",
+    "Dot",
+    "Explicit",
+    "Graded",
+    "Labels",
+    "NegativeEuclidean",
+    "NegativeSquaredEuclidean",
+    "Paired",
+    "Relation",
+    "Report",
+    "Score",
+    "SparseTile",
+    "Temperature",
+    "Views",
+    "evaluate",
+    "evaluate_with_report",
+    "normalize",
 ]

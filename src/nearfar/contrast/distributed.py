@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class GatheredRows:
-    """How many rows each process of ``group`` holds; :meth:`gather` concatenates them in rank order. Uneven parts work."""
+    """How many rows each process of ``group`` holds; uneven parts work. ``start``: those before this process's."""
 
     def __init__(self, rows: int, group: dist.ProcessGroup, device: torch.device) -> None:
         self.group = group
@@ -21,7 +21,7 @@ class GatheredRows:
         self.start = sum(self.counts[: self.rank])
 
     def gather(self, values: Tensor) -> Tensor:
-        """The rows of all processes, without a gradient."""
+        """The rows of all processes in the order of their ranks, without a gradient."""
         longest = max(self.counts)
         padded = values.new_zeros(longest, *values.shape[1:])
         padded[: values.shape[0]] = values.detach()
@@ -31,7 +31,7 @@ class GatheredRows:
 
     def gather_with_gradient(self, values: Tensor) -> Tensor:
         """The rows of all processes; each process gets the sum over processes of the gradient of its own rows."""
-        gathered: Tensor = _Gather.apply(values, self)
+        gathered: Tensor = _Gather.apply(values, self)  # type: ignore[no-untyped-call]
         return gathered
 
 
@@ -42,7 +42,7 @@ class _Gather(torch.autograd.Function):
         return rows.gather(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         rows: GatheredRows = ctx.rows
         total = gradient.contiguous().clone()
         dist.all_reduce(total, group=rows.group)

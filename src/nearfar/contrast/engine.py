@@ -16,8 +16,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nearfar.contrast import fused, tiles
-from nearfar.contrast.distributed import GatheredRows, total_over_processes
-from nearfar.contrast.relation import Paired, Relation
+from nearfar.contrast.distributed import GatheredRows
+from nearfar.contrast.paired import Paired
+from nearfar.contrast.precision import at_least_float32, without_autocast
+from nearfar.contrast.relation import Relation
 from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
@@ -126,10 +128,18 @@ def evaluate_with_report(
             raise ValueError("give embeddings or ready-made scores, not both")
         if group is not None:
             raise ValueError("ready-made scores cannot be gathered over processes; give embeddings")
-        return _of_scores(objective, scores, relation)
+        with without_autocast(scores.device):
+            return _of_scores(objective, scores, relation)
     if query is None:
         raise ValueError("give embeddings (query, key) or ready-made scores (scores=...)")
     _check(query, key)
+    with without_autocast(query.device):
+        return _of_embeddings(objective, query, key, relation, _Choice(memory, tile_rows, group))
+
+
+def _of_embeddings(
+    objective: RowCosts, query: Tensor, key: Tensor | None, relation: Relation | None, choice: _Choice
+) -> tuple[Tensor, Report]:
     self_contrast = key is None
     if relation is None:
         if self_contrast:
@@ -138,12 +148,11 @@ def evaluate_with_report(
     embedded_query = _embed(objective.score, query)
     embedded_key = embedded_query if key is None else _embed(objective.score, key)
     relation = relation.bind(query.shape[0], embedded_key.shape[0], self_contrast=self_contrast, device=query.device)
-    choice = _Choice(memory, tile_rows, group)
     if not objective.two_sided or self_contrast:
         return _one_side(objective, embedded_query, embedded_key, relation, choice)
-    if objective.reduction == "none":
-        raise ValueError("reduction='none' has no meaning for a two-sided objective: its sides differ in length")
-    if choice.tiled(objective, relation, embedded_query) and fused.two_sided_applies(objective, relation, group):
+    _check_two_sided(objective)
+    shared = fused.two_sided_applies(objective, relation, choice.group)
+    if shared and choice.tiled(objective, relation, embedded_query):
         return _two_sides_fused(objective, embedded_query, embedded_key, relation, choice)
     forward, report = _one_side(objective, embedded_query, embedded_key, relation, choice)
     backward, back_report = _one_side(objective, embedded_key, embedded_query, relation.transpose(), choice)
@@ -184,9 +193,9 @@ def _one_side(
     if group is not None:
         counted = GatheredRows(query.shape[0], group, query.device)
         keys = counted if key is query else GatheredRows(key.shape[0], group, query.device)
-        relation = relation.across(keys.gather, keys.start, counted.start)
+        relation = relation.across(counted, keys)
         key = keys.gather_with_gradient(key)
-    n, m = relation.shape
+    n = relation.shape[0]
     state = _prepared(objective, query, key, relation, group)
     scale = 1.0 if objective.temperature is None else objective.temperature.scale()
     tiled = choice.tiled(objective, relation, query)
@@ -238,7 +247,9 @@ def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -
     if scores.dim() != 2 or not scores.is_floating_point():
         raise ValueError(f"scores must be [n, m] floating point, got {tuple(scores.shape)} of {scores.dtype}")
     n, m = scores.shape
-    scores = scores.float() if scores.element_size() < 4 else scores
+    if not n or not m:
+        raise ValueError(f"scores has no {'columns' if n else 'rows'}, got {tuple(scores.shape)}")
+    scores = at_least_float32(scores)
     relation = (Paired() if relation is None else relation).bind(n, m, self_contrast=False, device=scores.device)
 
     def one(values: Tensor, side: Relation) -> tuple[Tensor, Report]:
@@ -253,6 +264,7 @@ def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -
 
     loss, report = one(scores, relation)
     if objective.two_sided:
+        _check_two_sided(objective)
         backward, back_report = one(scores.T, relation.transpose())
         return (loss + backward) / 2, _sum_reports(report, back_report)
     return loss, report
@@ -271,13 +283,20 @@ def _sum_reports(one: Report, other: Report) -> Report:
 
 
 def _embed(score: Score, items: Tensor) -> Tensor:
-    return score.embed(items.float() if items.element_size() < 4 else items)
+    return score.embed(at_least_float32(items))
+
+
+def _check_two_sided(objective: RowCosts) -> None:
+    if objective.reduction == "none":
+        raise ValueError("reduction='none' has no meaning for a two-sided objective: its sides differ in length")
 
 
 def _check(query: Tensor, key: Tensor | None) -> None:
     for name, value in (("query", query), ("key", key)):
         if value is not None and (value.dim() != 2 or not value.is_floating_point()):
-            raise ValueError(f"{name} must be [rows, dimension] floating point, got {tuple(value.shape)} of {value.dtype}")
+            raise ValueError(
+                f"{name} must be [rows, dimension] floating point, got {tuple(value.shape)} of {value.dtype}"
+            )
     if query.shape[0] == 0:
         raise ValueError("query has no rows")
     if key is None:
@@ -292,4 +311,4 @@ def _check(query: Tensor, key: Tensor | None) -> None:
         raise ValueError(f"query is {query.dtype} and key {key.dtype}")
 
 
-__all__ = ["DENSE_LIMIT", "Report", "RowCosts", "evaluate", "evaluate_with_report", "total_over_processes"]
+__all__ = ["DENSE_LIMIT", "Report", "RowCosts", "evaluate", "evaluate_with_report"]

@@ -1,8 +1,9 @@
 """The closed-form gradient of the softmax family, by row tiles.
 
-The cost of a row of this family is ``logsumexp_{j in denominator}(s_ij) - sum_j attract_ij s_ij``, so its derivative with
-respect to the scores is ``softmax - attract``: no graph of the tile is needed, and where few pairs are near or ignored no
-mask of it either. One direction takes three matrix products; both directions take four, since they share the scores.
+The cost of a row of this family is ``logsumexp_{j in denominator}(s_ij) - sum_j attract_ij s_ij``, so its derivative
+with respect to the scores is ``softmax - attract``: no graph of the tile is needed, and where few pairs are near or
+ignored no mask of it either. One direction takes three matrix products; both directions take four, since they share the
+scores.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nearfar.contrast.relation import Relation, Rows
-from nearfar.contrast.tiles import Counts, Problem, finish, keep, kept
+from nearfar.contrast.tiles import Counts, Problem, keep, kept
 
 if TYPE_CHECKING:
     from nearfar.contrast.engine import RowCosts
@@ -79,7 +80,7 @@ def _masked_dense(problem: Problem, rows: Rows, scores: Tensor, counts: Counts, 
     positive, negative = problem.relation.tile(rows)
     active = problem.objective.active(positive, negative)
     counts.add(active, (positive > 0).sum(), (negative > 0).sum())
-    attract = positive.to(scores.dtype)
+    attract = positive.to(scores.dtype, copy=True)
     attract /= attract.sum(1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
     target = (attract * scores).sum(1)
     if negative.dtype == torch.bool and positive.dtype == torch.bool:
@@ -130,6 +131,7 @@ class _OneSided(torch.autograd.Function):
     def forward(
         ctx: Any, problem: Problem, counts: Counts, wanted: bool, query: Tensor, key: Tensor, scale: Tensor
     ) -> Tensor:
+        ctx.save_for_backward(query, key, scale)
         buffer = query.new_empty(problem.step, key.shape[0])
         d_query = torch.empty_like(query) if wanted else None
         d_key = torch.zeros_like(key) if wanted else None
@@ -148,7 +150,7 @@ class _OneSided(torch.autograd.Function):
         return _finished(ctx, problem, query, scale, d_query, d_key, total, weight)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return (None, None, None, *kept(ctx, gradient))
 
 
@@ -181,6 +183,7 @@ class _TwoSided(torch.autograd.Function):
     def forward(
         ctx: Any, problem: Problem, counts: Counts, wanted: bool, query: Tensor, key: Tensor, scale: Tensor
     ) -> Tensor:
+        ctx.save_for_backward(query, key, scale)
         buffer = query.new_empty(problem.step, key.shape[0])
         sides = _both_log_sums(problem, query, key, scale, buffer, counts)
         row_weight = _side_weight(problem, sides.row_active, query.dtype)
@@ -207,7 +210,7 @@ class _TwoSided(torch.autograd.Function):
         return _finished(ctx, problem, query, scale, d_query, d_key, total, one)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return (None, None, None, *kept(ctx, gradient))
 
 
@@ -223,7 +226,7 @@ def _both_softmax_(
     across = (sides.row_log_sum[rows] - sides.reference).exp()
     down = column_weight * torch.where(sides.column_active, sides.reference - sides.column_log_sum, 0).exp()
     scores.sub_(sides.row_log_sum[rows, None]).exp_()
-    torch.mul(across[:, None], down[None, :], out=work)  # two passes are faster than one addcmul, which does not vectorise
+    torch.mul(across[:, None], down[None, :], out=work)  # two passes are faster than addcmul, which does not vectorise
     scores.mul_(work.add_(row_weight[rows, None]))
 
 
@@ -258,8 +261,9 @@ def _both_log_sums(
 ) -> _Sides:
     """Log-sums of all rows and all columns in one visit of the tiles.
 
-    A column's sum is taken from the rows' softmax, ``sum_i P_row[i, j] exp(row_log_sum_i - c)``: a matrix-vector product
-    instead of a second exponential. Where that could lose a column to underflow, columns are summed again by themselves.
+    A column's sum is taken from the rows' softmax, ``sum_i P_row[i, j] exp(row_log_sum_i - c)``: a matrix-vector
+    product instead of a second exponential. Where that could lose a column to underflow, columns are summed again by
+    themselves.
     """
     n, m = problem.relation.shape
     only_negative = problem.objective.softmax_form == "negative"

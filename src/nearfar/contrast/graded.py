@@ -8,16 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nearfar.contrast.distributed import GatheredRows
 from nearfar.contrast.relation import Relation, Weights, integers, matches
 
 
 class Graded(Relation):
     """Pairs judged with a grade >= 0; the positive weight of a pair is its grade.
 
-    ``relevance``: a dense or sparse ``[n, m]`` tensor of grades; or judgements as ``{query id: {key id: grade}}``; or as
-    three vectors ``(query ids, key ids, grades)``. With judgements, ``query_ids [n]`` and ``key_ids [m]`` say which
-    items are present. A pair judged 0 is far. An unjudged pair is far too (``unjudged="far"``, what retrieval with
-    in-batch negatives assumes) or ignored (``unjudged="ignored"``).
+    ``relevance``: a dense ``[n, m]`` tensor of grades (all pairs judged) or a sparse one; or judgements as
+    ``{query id: {key id: grade}}``; or as three vectors ``(query ids, key ids, grades)``. With judgements,
+    ``query_ids [n]`` and ``key_ids [m]`` say which items are present. A pair judged 0 is far. An unjudged pair is far
+    too (``unjudged="far"``, what retrieval with in-batch negatives assumes) or ignored (``unjudged="ignored"``).
+
+    Over several processes give ids of the global batch and at least the judgements of each process's own queries; a
+    tensor of grades cannot say how it continues on other processes and raises ValueError there.
 
     Holds O(judgements + n + m). Negative or non-finite grades raise ValueError.
     """
@@ -36,6 +40,7 @@ class Graded(Relation):
             if relevance.dim() != 2:
                 raise ValueError(f"Graded: relevance must be [n, m], got {tuple(relevance.shape)}")
             judged = relevance.coalesce() if relevance.is_sparse else relevance.to_sparse()
+            unjudged = unjudged if relevance.is_sparse else "far"  # what the dense tensor says is 0, it judges 0
             queries, keys = judged.indices()
             grades = judged.values()
             query_ids = torch.arange(relevance.shape[0]) if query_ids is None else query_ids
@@ -53,15 +58,32 @@ class Graded(Relation):
         grades = grades if grades.is_floating_point() else grades.to(torch.get_default_dtype())
         if not bool(((grades >= 0) & torch.isfinite(grades)).all()):
             raise ValueError("Graded: grades must be finite and >= 0")
+        self.by_position = isinstance(relevance, Tensor)
         super().__init__({"id": integers(query_ids, "query_ids")}, {"id": integers(key_ids, "key_ids")})
-        order = torch.argsort(queries, stable=True)
-        self.judged = (queries[order].to(torch.long), keys[order].to(torch.long), grades[order])
+        self.judged = _by_query(queries.to(torch.long), keys.to(torch.long), grades)
         self.unjudged = unjudged
 
     def bind(self, n: int, m: int, *, self_contrast: bool, device: torch.device) -> Relation:
-        bound = super().bind(n, m, self_contrast=self_contrast, device=device)
-        bound.judged = tuple(part.to(device) for part in self.judged)  # type: ignore[attr-defined]
+        bound = self._bound(n, m, self_contrast, device)
+        queries, keys, grades = self.judged
+        bound.judged = (queries.to(device), keys.to(device), grades.to(device))
         return bound
+
+    def across(self, queries: GatheredRows, keys: GatheredRows) -> Relation:
+        if self.by_position:
+            raise ValueError("Graded: over several processes give judgements by id, not a tensor of grades")
+        moved = super().across(queries, keys)
+        assert isinstance(moved, Graded)
+        judgements = GatheredRows(self.judged[2].shape[0], queries.group, self.judged[2].device)
+        judged_queries, judged_keys, grades = (judgements.gather(part) for part in self.judged)
+        moved.judged = _by_query(judged_queries, judged_keys, grades)
+        return moved
+
+    def transpose(self) -> Relation:
+        turned = self._with_state(self._keys, self.query_state, self.self_contrast)
+        queries, keys, grades = self.judged
+        turned.judged = _by_query(keys, queries, grades)
+        return turned
 
     def weigh(self, query: dict[str, Tensor], key: dict[str, Tensor]) -> Weights:
         judged_queries, judged_keys, grades = self.judged
@@ -76,3 +98,8 @@ class Graded(Relation):
         negative = torch.zeros_like(positive, dtype=torch.bool)
         negative[row, column] = grade == 0
         return positive, negative
+
+
+def _by_query(queries: Tensor, keys: Tensor, grades: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    order = torch.argsort(queries, stable=True)
+    return queries[order], keys[order], grades[order]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ class Dot(Score):
     bilinear = True
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        return query @ keys.T
+        return torch.mm(query, keys.T)
 
     def paired(self, query: Tensor, keys: Tensor) -> Tensor:
         return (query * keys).sum(-1)
@@ -64,10 +66,42 @@ class NegativeEuclidean(Score):
     """
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        return -torch.cdist(query, keys, compute_mode="donot_use_mm_for_euclid_dist")
+        distances: Tensor = _Distances.apply(query, keys)  # type: ignore[no-untyped-call]
+        return -distances
 
     def paired(self, query: Tensor, keys: Tensor) -> Tensor:
-        return -torch.linalg.vector_norm(query - keys, dim=-1)
+        distances: Tensor = torch.linalg.vector_norm(query - keys, dim=-1)
+        return -distances
+
+
+class _Distances(torch.autograd.Function):
+    """``|q_i - k_j|`` ``[t, m]``, differentiable any number of times (`torch.cdist` is once)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor) -> Tensor:
+        distances = torch.cdist(query, keys, compute_mode="donot_use_mm_for_euclid_dist")
+        ctx.save_for_backward(query, keys, distances)
+        return distances
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        query, keys, distances = ctx.saved_tensors
+        sides = ((gradient, query, keys, distances), (gradient.T, keys, query, distances.T))
+        one, other = (_towards(*side) if need else None for side, need in zip(sides, ctx.needs_input_grad, strict=True))
+        return one, other
+
+
+def _towards(gradient: Tensor, items: Tensor, others: Tensor, distances: Tensor) -> Tensor:
+    """``sum_j gradient_ij (x_i - y_j) / |x_i - y_j|``, 0 where the distance is 0."""
+    if not torch.is_grad_enabled():
+        # takes differences first, so that it is exact for near duplicates, but has no derivative of its own
+        exact: Tensor = torch.ops.aten._cdist_backward(
+            gradient.contiguous(), items.contiguous(), others.contiguous(), 2.0, distances.contiguous()
+        )
+        return exact
+    apart = distances > 0
+    pull = torch.where(apart, gradient / torch.where(apart, distances, 1), 0)
+    return pull.sum(1)[:, None] * items - torch.mm(pull, others)
 
 
 class NegativeSquaredEuclidean(Score):

@@ -13,8 +13,8 @@ from nearfar.errors import UsageError
 class Temperature(nn.Module):
     """A fixed or learned temperature T > 0; scores become ``score / T``.
 
-    A learned one is kept as ``log_scale = log(1 / T)`` (CLIP, 2021) and held within ``[minimum, maximum]``; CLIP's bound
-    on the scale, 100, is the default minimum 0.01.
+    A learned one is kept as ``log_scale = log(1 / T)`` (CLIP, 2021) and held within ``[minimum, maximum]``; CLIP's
+    bound on the scale, 100, is the default minimum 0.01.
 
     Raises UsageError for a value that is not a finite number > 0, or a learned one outside its bounds.
     """
@@ -46,8 +46,9 @@ class Temperature(nn.Module):
         """``1 / T``: a number when fixed, a scalar tensor with a gradient when learned."""
         if self.log_scale is None:
             return 1.0 / self.initial
-        with torch.no_grad():  # clamping the parameter, not its value, lets it come back from the bound
-            self.log_scale.clamp_(-math.log(self.maximum), -math.log(self.minimum))
+        # clamping the parameter, not its value, lets it come back from the bound; by `.data`, since a graph made before
+        # may hold the parameter, whose value within the bounds does not change
+        self.log_scale.data.clamp_(-math.log(self.maximum), -math.log(self.minimum))
         return self.log_scale.exp()
 
     def extra_repr(self) -> str:
@@ -55,16 +56,20 @@ class Temperature(nn.Module):
 
 
 def get(temperature: float | str | Temperature | None, default: float) -> Temperature:
-    """A :class:`Temperature` from a number, ``"learned"`` (starting at ``default``), or one made already."""
+    """A :class:`Temperature` from a number, "learned" (starting at ``default``), "learned:0.07", or made already."""
     if isinstance(temperature, Temperature):
         return temperature
     if temperature is None:
         return Temperature(default)
-    if isinstance(temperature, str):
-        if temperature == "learned":
-            return Temperature(default, learned=True)
-        try:
-            temperature = float(temperature)
-        except ValueError:
-            raise UsageError(f"the temperature must be a number or 'learned', got {temperature!r}") from None
-    return Temperature(temperature)
+    if not isinstance(temperature, str):
+        return Temperature(temperature)
+    kind, colon, start = temperature.rpartition(":")
+    if temperature == "learned":
+        return Temperature(default, learned=True)
+    try:
+        value = float(start)
+    except ValueError:
+        value = math.nan
+    if (kind, colon) not in (("", ""), ("learned", ":")) or (math.isnan(value) and start.lower() != "nan"):
+        raise UsageError(f"the temperature must be a number, 'learned' or e.g. 'learned:0.07', got {temperature!r}")
+    return Temperature(value, learned=kind == "learned")

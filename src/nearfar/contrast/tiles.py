@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nearfar.contrast.distributed import total_over_processes
+from nearfar.contrast.precision import without_autocast
 from nearfar.contrast.relation import Relation
 
 if TYPE_CHECKING:
@@ -90,18 +91,28 @@ def reduce(
     active, costs, weights = _costs(objective, scores, positive, negative, state, counts)
     if objective.reduction == "none":
         return torch.zeros_like(scores[:, 0]).masked_scatter(active, costs)
-    total = (costs * weights).sum() + scores.sum() * 0.0 if costs.numel() == 0 else (costs * weights).sum()
-    return finish(objective, total, weights.sum(), group)
+    total = (costs * weights).sum()
+    if costs.numel() == 0:  # still connected to everything, so that all processes take part in the backward pass
+        total = total + sum(value.sum() * 0.0 for value in (scores, *state.values()))
+    return finish(objective, total, weights.sum(), group)[0]
 
 
-def finish(objective: RowCosts, total: Tensor, weight: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """``total / weight`` over all processes (or the total, for a sum), with the gradient of this process's part."""
+def finish(
+    objective: RowCosts, total: Tensor, weight: Tensor, group: dist.ProcessGroup | None
+) -> tuple[Tensor, Tensor]:
+    """``(loss, divisor)``: the total over the weight of all processes (over 1, for a sum).
+
+    The loss has the gradient of this process's part. All evaluations of a group end here, so that processes that chose
+    differently between dense and tiled still meet in the same collective calls.
+    """
+    divisor = torch.ones_like(weight)
     if objective.reduction == "mean":
         weight = total_over_processes(weight, group)
-        total = total / torch.where(weight > 0, weight, torch.ones_like(weight))
-    if group is None:
-        return total
-    return total + (total_over_processes(total, group) - total.detach())
+        divisor = torch.where(weight > 0, weight, divisor)
+    total = total / divisor
+    if group is not None:
+        total = total + (total_over_processes(total, group) - total.detach())
+    return total, divisor
 
 
 def dense(
@@ -122,7 +133,7 @@ def tiled(
     function = _TiledCosts if problem.objective.reduction == "none" else _TiledLoss
     # grad mode is off inside a Function's forward, so whether a gradient is wanted has to be told to it
     wanted = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
-    loss: Tensor = function.apply(problem, counts, wanted, *inputs)
+    loss: Tensor = function.apply(problem, counts, wanted, *inputs)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -130,7 +141,15 @@ class _Tile:
     """The differentiable evaluation of one tile: leaves that cut it off from the graph, and their gradients."""
 
     def __init__(
-        self, problem: Problem, rows: slice, query: Tensor, key: Tensor, scale: Tensor, others: list[Tensor], counts: Counts, wanted: bool
+        self,
+        problem: Problem,
+        rows: slice,
+        query: Tensor,
+        key: Tensor,
+        scale: Tensor,
+        others: list[Tensor],
+        counts: Counts,
+        wanted: bool,
     ) -> None:
         objective = problem.objective
         names = problem.state_names
@@ -144,7 +163,9 @@ class _Tile:
                 self.leaves = [self.query.detach().requires_grad_(wanted), key.detach().requires_grad_(wanted)]
                 raw = objective.score(*self.leaves)
             state_values = [value if value.dim() == 0 else value[rows] for value in others[: len(names)]]
-            state_leaves = [value.detach().requires_grad_(wanted) for value in state_values]
+            state_leaves = [
+                value.detach().requires_grad_(wanted and value.is_floating_point()) for value in state_values
+            ]
             scale_leaf = scale.detach().requires_grad_(wanted)
             self.leaves += [scale_leaf, *state_leaves, *problem.parameters]
             self.active, self.costs, self.weights = _costs(
@@ -156,7 +177,7 @@ class _Tile:
             )
 
     def gradients(self, of: Tensor) -> list[Tensor | None]:
-        """Gradients of the scalar ``of`` with respect to this tile's queries, all keys, the scale, states, parameters."""
+        """Gradients of the scalar ``of`` to this tile's queries, all keys, the scale, the states, the parameters."""
         wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
         if not of.requires_grad:
             return [None] * (len(self.leaves) + self.bilinear)
@@ -189,6 +210,7 @@ class _TiledLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, problem: Problem, counts: Counts, wanted: bool, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
         query, key, scale, *others = inputs
         needed = tuple(wanted and need for need in ctx.needs_input_grad[3:])
         sums = _Sums(inputs, needed)
@@ -204,16 +226,15 @@ class _TiledLoss(torch.autograd.Function):
         return keep(ctx, problem, sums.sums, total, weight)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return (None, None, None, *kept(ctx, gradient))
 
 
 def keep(ctx: Any, problem: Problem, gradients: list[Tensor | None], total: Tensor, weight: Tensor) -> Tensor:
     """Finish the loss, store the gradients of it with the graph, and return it."""
-    loss = finish(problem.objective, total, weight, problem.group)
+    loss, divisor = finish(problem.objective, total, weight, problem.group)
     if problem.objective.reduction == "mean":
-        weight = total_over_processes(weight, problem.group)
-        factor = torch.where(weight > 0, weight, torch.ones_like(weight)).reciprocal()
+        factor = divisor.reciprocal()
         for value in gradients:
             if value is not None:
                 value.mul_(factor)
@@ -223,24 +244,33 @@ def keep(ctx: Any, problem: Problem, gradients: list[Tensor | None], total: Tens
 
 def kept(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
     """The stored gradients times the one from above."""
-    scaled = ctx.gradients
-    if gradient.device.type != "cpu" or float(gradient) != 1.0:  # loss.backward() needs no copy; a device is not waited for
+    scaled: list[Tensor | None] = ctx.gradients
+    # loss.backward() needs no copy; a device is not waited for
+    if gradient.device.type != "cpu" or float(gradient) != 1.0:
         with torch.no_grad():
             scaled = [None if value is None else value * gradient for value in ctx.gradients]
-    if torch.is_grad_enabled():  # create_graph=True: whoever differentiates these again has to be told
-        return [None if value is None else Once.apply(value, gradient) for value in scaled]
-    return scaled
+    return once(ctx, scaled) if torch.is_grad_enabled() else scaled
 
 
-class Once(torch.autograd.Function):
-    """Passes gradients on and refuses to be differentiated."""
+def once(ctx: Any, gradients: list[Tensor | None]) -> list[Tensor | None]:
+    """The gradients, tied to the saved inputs and refusing to be differentiated again.
+
+    Under ``create_graph=True`` they would otherwise be constants of the graph, and a second derivative would silently
+    miss a term.
+    """
+    anchors = [value for value in ctx.saved_tensors if value.requires_grad]
+    return [None if value is None else _Once.apply(value, *anchors) for value in gradients]  # type: ignore[no-untyped-call]
+
+
+class _Once(torch.autograd.Function):
+    """Passes a gradient on as a function of ``anchors``, whose derivative is an error."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, *anchors: Tensor) -> Tensor:
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         raise RuntimeError(_DOUBLE_BACKWARD)
 
 
@@ -249,20 +279,19 @@ class _TiledCosts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, problem: Problem, counts: Counts, wanted: bool, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
         query, key, scale, *others = inputs
         costs = query.new_zeros(query.shape[0])
         for rows in problem.tiles():
             tile = _Tile(problem, rows, query, key, scale, others, counts, False)
             costs[rows] = torch.zeros_like(costs[rows]).masked_scatter(tile.active, tile.costs)
         ctx.problem = problem
-        ctx.save_for_backward(*inputs)
         return costs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         problem: Problem = ctx.problem
-        again = torch.is_grad_enabled()
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast(gradient.device):
             query, key, scale, *others = ctx.saved_tensors
             sums = _Sums(ctx.saved_tensors, ctx.needs_input_grad[3:])
             for rows in problem.tiles():
@@ -270,7 +299,4 @@ class _TiledCosts(torch.autograd.Function):
                 with torch.enable_grad():
                     cost = (tile.costs * gradient[rows].detach()[tile.active]).sum()
                 sums.add(rows, tile.gradients(cost), len(problem.state_names))
-        found = sums.sums
-        if again:
-            found = [None if value is None else Once.apply(value, gradient) for value in found]
-        return (None, None, None, *found)
+        return (None, None, None, *(once(ctx, sums.sums) if torch.is_grad_enabled() else sums.sums))

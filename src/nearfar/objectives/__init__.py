@@ -11,7 +11,24 @@ from nearfar.objectives.registry import catalogue, find, get, register
 from nearfar.objectives.softmax import DCL, DCLW, InfoNCE, SoftmaxObjective, SupCon
 
 __all__ = [
-    "DCL", "DCLW", "Alignment", "BarlowTwins", "BinaryNCE", "InfoNCE", "Objective", "PairwiseLogistic", "PointObjective",
-    "RowObjective", "SoftmaxObjective", "SupCon", "Triplet", "Uniformity", "VICReg", "ViewObjective", "catalogue",
-    "find", "get", "register",
+    "DCL",
+    "DCLW",
+    "Alignment",
+    "BarlowTwins",
+    "BinaryNCE",
+    "InfoNCE",
+    "Objective",
+    "PairwiseLogistic",
+    "PointObjective",
+    "RowObjective",
+    "SoftmaxObjective",
+    "SupCon",
+    "Triplet",
+    "Uniformity",
+    "VICReg",
+    "ViewObjective",
+    "catalogue",
+    "find",
+    "get",
+    "register",
 ]

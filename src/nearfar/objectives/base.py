@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nearfar.contrast import score as scores_module
 from nearfar.contrast import temperature as temperature_module
 from nearfar.contrast.engine import Memory, Report, evaluate_with_report
+from nearfar.contrast.precision import at_least_float32
 from nearfar.contrast.relation import Relation
 from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
@@ -115,7 +116,7 @@ class RowObjective(Objective):
         memory: Memory = "auto",
         group: dist.ProcessGroup | None = None,
     ) -> Tensor:
-        """The loss; see :func:`nearfar.contrast.evaluate`. Afterwards ``report`` says what was active and how it ran."""
+        """The loss; see :func:`nearfar.contrast.evaluate`. ``report`` then says what was active and how it ran."""
         loss, self.report = evaluate_with_report(
             self, query, key, relation=relation, scores=scores, memory=memory, group=group
         )
@@ -136,7 +137,7 @@ class RowObjective(Objective):
 
 
 class ViewObjective(Objective):
-    """Costs on batch statistics of two or more views of the same items: ``objective(z1 [n, d], z2 [n, d]) -> scalar``."""
+    """Costs on batch statistics of views of the same items: ``objective(z1 [n, d], z2 [n, d]) -> scalar``."""
 
     kind = "view"
 
@@ -152,13 +153,15 @@ class ViewObjective(Objective):
             raise ValueError(f"{self.name}: views must be floating point, got {[view.dtype for view in views]}")
         if shapes[0][0] < minimum:
             raise ValueError(f"{self.name}: batch statistics need at least {minimum} rows, got {shapes[0]}")
-        return [view.float() if view.element_size() < 4 else view for view in views]
+        return [at_least_float32(view) for view in views]
 
 
 class PointObjective(Objective):
     """Costs of single scores: ``objective(score [n], target [n], ...) -> [n]``; a scalar with another ``reduction``."""
 
     kind = "point"
+    extras: ClassVar[tuple[str, ...]] = ()
+    """Names of what may be given beside score and target: ``[n]`` tensors, or scalars for all points."""
 
     def __init__(self, *, reduction: str = "none") -> None:
         super().__init__(reduction)
@@ -168,15 +171,24 @@ class PointObjective(Objective):
         raise NotImplementedError
 
     def forward(self, score: Tensor, target: Tensor, **extra: Tensor) -> Tensor:
-        """The costs ``[n]``, or their mean or sum. Raises ValueError for shapes that differ."""
-        if score.dim() != 1 or score.shape != target.shape:
+        """The costs ``[n]``, or their mean or sum. Raises ValueError for shapes that differ, TypeError for extras that
+        the objective does not take."""
+        if score.dim() != 1 or score.shape != target.shape or not score.is_floating_point():
             raise ValueError(
-                f"{self.name}: score and target must be [n] alike, got {tuple(score.shape)} and {tuple(target.shape)}"
+                f"{self.name}: score and target must be [n] alike, got {tuple(score.shape)} of {score.dtype} and "
+                f"{tuple(target.shape)}"
             )
-        costs = self.points(score.float() if score.element_size() < 4 else score, target, **extra)
+        for name, value in extra.items():
+            if name not in self.extras:
+                raise TypeError(f"{self.name} takes no {name!r} beside score and target, but {list(self.extras)}")
+            if value.dim() and value.shape != score.shape:
+                raise ValueError(f"{self.name}: {name} must be {list(score.shape)}, got {list(value.shape)}")
+        costs = self.points(at_least_float32(score), target, **extra)
         if self.reduction == "none":
             return costs
-        return costs.sum() if self.reduction == "sum" else costs.mean() if costs.numel() else score.sum()
+        if self.reduction == "sum":
+            return costs.sum()
+        return costs.mean() if costs.numel() else score.sum()
 
 
 def masked(scores: Tensor, weight: Tensor) -> Tensor:

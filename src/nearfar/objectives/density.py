@@ -17,9 +17,10 @@ from nearfar.objectives.registry import register
 class BinaryNCE(PointObjective):
     """Binary noise-contrastive estimation: data or noise? (Gutmann & Hyvarinen, 2010).
 
-    ``h = score + c - log_noise - log(ratio)``; cost ``log(1 + exp(-h))`` of a data point (target 1), ``log(1 + exp(h))`` of a noise
-    point (target 0). With ``score`` the unnormalised log-density of the model, ``log_noise`` that of the noise and
-    ``ratio`` noise points for each data point, the optimum is the data's density and c its negative log-normaliser.
+    ``h = score + c - log_noise - log(ratio)``; cost ``log(1 + exp(-h))`` of a data point (target 1),
+    ``log(1 + exp(h))`` of a noise point (target 0). With ``score`` the unnormalised log-density of the model,
+    ``log_noise`` the log-density of the noise and ``ratio`` noise points for each data point, the optimum is the data's
+    density and c the model's negative log-normaliser.
     Without ``log_noise`` and with ratio 1 it is the logistic loss (negative sampling). Costs are in [0, inf).
 
     Called with ``score [n]``, ``target [n]`` in {0, 1} (bool, integer or float; soft targets in [0, 1] are allowed) and
@@ -33,6 +34,7 @@ class BinaryNCE(PointObjective):
     aliases = {"nce": {}}  # noqa: RUF012
     formula = "log(1 + exp(-h)) for data, log(1 + exp(h)) for noise; h = score + c - log_noise - log(ratio)"
     paper = "Gutmann 2010, Noise-contrastive estimation"
+    extras = ("log_noise",)
 
     def __init__(self, ratio: float = 1.0, *, learn_normalizer: bool = False, reduction: str = "none") -> None:
         super().__init__(reduction=reduction)

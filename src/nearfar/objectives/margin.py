@@ -30,9 +30,10 @@ class Triplet(RowObjective):
         smooth: ``log(1 + exp(D_ap - D_an + margin))`` instead of the hinge (Hermans' soft margin has margin 0).
         score: default "negative-euclidean"; FaceNet's form is "negative-squared-euclidean" on normalised embeddings.
 
-    Anchors without a positive or without a negative do not count (peers count them as 0 in batch-hard's mean). Weights of
-    the relation multiply: a triplet weighs ``positive * negative``; "hard" and "semi-hard" only ask whether they are > 0.
-    The gradient at distance 0 is 0, so duplicates are safe.
+    Anchors without a positive or without a negative do not count (peers count them as 0 in batch-hard's mean). Weights
+    of the relation multiply: a triplet weighs ``positive * negative``; "hard" and "semi-hard" only ask whether they are
+    > 0. The mean is over triplets, not over anchors; ``reduction="sum"`` sums triplets, "none" gives each anchor's
+    mean. The gradient at distance 0 is 0, so duplicates are safe.
     """
 
     name = "triplet"

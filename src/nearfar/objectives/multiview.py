@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast.engine import evaluate
+from nearfar.contrast.precision import without_autocast
 from nearfar.contrast.relation import Labels
 from nearfar.contrast.score import normalize
 from nearfar.errors import UsageError
@@ -19,8 +20,8 @@ from nearfar.objectives.registry import register
 class Alignment(ViewObjective):
     """How far apart the views of an item lie (Wang & Isola, 2020).
 
-    ``mean_i |z1_i - z2_i|^alpha`` of normalised rows. In [0, 2^alpha]; 0 when the views coincide. The power applies to the
-    distance, not to its square.
+    ``mean_i |z1_i - z2_i|^alpha`` of normalised rows. In [0, 2^alpha]; 0 when the views coincide. The power applies to
+    the distance, not to its square.
 
     Arguments: ``alpha`` > 0, default 2 (the paper's); ``normalize``: rows are normalised first (default True).
     """
@@ -51,8 +52,8 @@ class Alignment(ViewObjective):
 class Uniformity(ViewObjective):
     """How evenly items spread over the sphere (Wang & Isola, 2020).
 
-    ``log( 2/(n(n-1)) sum_{i<j} exp(-t |z_i - z_j|^2) )`` of normalised rows, averaged over the views given (one or more),
-    not taken over their union. In [-4t, 0]; 0 is total collapse. Memory is linear in n. Needs at least 2 rows.
+    ``log( 2/(n(n-1)) sum_{i<j} exp(-t |z_i - z_j|^2) )`` of normalised rows, averaged over the views given (one or
+    more), not taken over their union. In [-4t, 0]; 0 is total collapse. Memory is linear in n. Needs at least 2 rows.
 
     Arguments: ``t`` > 0, default 2 (the paper's); ``normalize``: rows are normalised first (default True; without it
     there is no lower bound).
@@ -97,8 +98,8 @@ class BarlowTwins(ViewObjective):
     """Barlow Twins: the cross-correlation of the views should be the identity (Zbontar et al., 2021).
 
     Each dimension is standardised over the batch (biased variance + eps); ``C = z1^T z2 / n``;
-    ``sum_d (1 - C_dd)^2 + weight sum_{d != e} C_de^2``. The official code multiplies the whole by 0.024, which is not part
-    of the formula. Needs at least 2 rows; a constant dimension counts as uncorrelated.
+    ``sum_d (1 - C_dd)^2 + weight sum_{d != e} C_de^2``. The official code multiplies the whole by 0.024, which is not
+    part of the formula. Needs at least 2 rows; a constant dimension counts as uncorrelated.
 
     Arguments: ``weight`` >= 0, default 0.005 (the paper's lambda); ``eps`` default 1e-5 (batch normalisation's).
     """
@@ -116,7 +117,8 @@ class BarlowTwins(ViewObjective):
 
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         z1, z2 = (self._standardized(view) for view in self.views(z1, z2))
-        correlation = z1.T @ z2 / z1.shape[0]
+        with without_autocast(z1.device):
+            correlation = z1.T @ z2 / z1.shape[0]
         on = correlation.diagonal()
         off = correlation - torch.diag(on)
         return (1 - on).square().sum() + self.weight * off.square().sum()
@@ -162,5 +164,6 @@ class VICReg(ViewObjective):
 
     def _covariance(self, view: Tensor) -> Tensor:
         centred = view - view.mean(0)
-        matrix = centred.T @ centred / (view.shape[0] - 1)
+        with without_autocast(view.device):
+            matrix = centred.T @ centred / (view.shape[0] - 1)
         return (matrix - torch.diag(matrix.diagonal())).square().sum() / view.shape[1]

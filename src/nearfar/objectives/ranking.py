@@ -16,10 +16,10 @@ from nearfar.objectives.registry import register
 class PairwiseLogistic(RowObjective):
     """Pairwise logistic loss: each positive above each negative of its row (RankNet, 2005; Bradley & Terry, 1952).
 
-    ``L_i = mean_{p in P(i), n in N(i)} log(1 + exp(-(s_ip - s_in)/T))``, weighted by ``positive * negative``. On the scores of
-    one chosen and one rejected response it is the reward-model loss, on implicit rewards DPO's; on the scores of all
-    pairs of a batch laid out as one row it is the Mann-Whitney loss, whose value / log 2 bounds 1 - AUC. In [0, inf);
-    log 2 when the scores say nothing.
+    ``L_i = mean_{p in P(i), n in N(i)} log(1 + exp(-(s_ip - s_in)/T))``, weighted by ``positive * negative``. On the
+    scores of one chosen and one rejected response it is the reward-model loss, on implicit rewards DPO's; on the scores
+    of all pairs of a batch laid out as one row it is the Mann-Whitney loss, whose value / log 2 bounds 1 - AUC. In
+    [0, inf); log 2 when the scores say nothing.
 
     Arguments:
         temperature: T > 0; default 1 (rewards). Cosines need about 0.01 to 0.05.

@@ -27,7 +27,7 @@ def register(objective: Kind) -> Kind:
 
 
 def get(name: str, **arguments: Any) -> Objective:
-    """The objective called ``name`` (or one of its aliases; case, ``-`` and ``_`` do not matter), made with ``arguments``.
+    """The objective called ``name`` or by an alias (case, ``-`` and ``_`` do not matter), made with ``arguments``.
 
     Raises UsageError for an unknown name (with the nearest ones) and for arguments the objective does not take.
     """

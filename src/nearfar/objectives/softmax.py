@@ -17,23 +17,26 @@ from nearfar.objectives.registry import register
 class SoftmaxObjective(RowObjective):
     """Base of the family whose cost is ``log sum_{j in denominator} exp(s_ij) - mean_{p near i} s_ip``.
 
-    ``softmax_form`` names the denominator: "all" (positives and negatives) or "negative"; the engine then uses the
-    closed form of its gradient. A subclass that writes :meth:`rows` anew leaves the closed form behind.
+    The denominator is all positives and negatives, or the negatives alone (``decoupled``). ``softmax_form`` tells the
+    engine which closed form of the gradient it may use, "all" or "negative"; None makes it differentiate :meth:`rows`.
+    A subclass that writes a part of the formula anew leaves the closed form behind.
     """
 
+    decoupled: ClassVar[bool] = False
     softmax_form: str | None = "all"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "rows" in cls.__dict__ and "softmax_form" not in cls.__dict__:
+        anew = {"rows", "denominator", "active", "weights"} & cls.__dict__.keys()
+        if anew and "softmax_form" not in cls.__dict__:
             cls.softmax_form = None
 
     def denominator(self, positive: Tensor, negative: Tensor) -> Tensor:
         """The weights ``[t, m]`` of the columns in the normalising sum."""
-        if self.softmax_form == "negative":
+        if self.decoupled:
             return negative
         both_bool = positive.dtype == negative.dtype == torch.bool
-        return positive | negative if both_bool else positive.float() + negative
+        return positive | negative if both_bool else positive + negative
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         return log_sum_exp(scores, self.denominator(positive, negative)) - weighted_mean(scores, positive)
@@ -43,13 +46,14 @@ class SoftmaxObjective(RowObjective):
 class InfoNCE(SoftmaxObjective):
     """InfoNCE: pick the positive out of all candidates (van den Oord et al., 2018).
 
-    ``L_i = -1/|P(i)| sum_{p in P(i)} log( exp(s_ip/T) / sum_{j in P(i) and N(i)} exp(s_ij/T) )``, mean over the rows with a
-    positive. With one positive a row this is cross-entropy over the candidates (sentence-transformers'
+    ``L_i = -1/|P(i)| sum_{p in P(i)} log( exp(s_ip/T) / sum_{j in P(i) or N(i)} exp(s_ij/T) )``, mean over the rows
+    with a positive. With one positive a row this is cross-entropy over the candidates (sentence-transformers'
     MultipleNegativesRankingLoss, scale 1/T); two-sided it is CLIP's loss; on ``Views(2)`` it is NT-Xent (SimCLR).
     In [0, inf); log(number of candidates) when the scores say nothing.
 
     Arguments:
-        temperature: T > 0, a number, "learned" or a :class:`Temperature`; default 0.05 (SimCSE, 2021).
+        temperature: T > 0, a number, "learned" (from the default; "learned:0.07" from there, as CLIP does) or a
+            :class:`Temperature`; default 0.05 (SimCSE, 2021).
         score: "cosine" (default), "dot", "negative-euclidean", "negative-squared-euclidean" or a :class:`Score`.
         two_sided: average the directions query -> key and key -> query.
         reduction: "mean" (default), "sum" or "none" (one cost a row).
@@ -60,7 +64,7 @@ class InfoNCE(SoftmaxObjective):
         "nt-xent": {"temperature": 0.5},
         "mnrl": {},
         "multiple-negatives-ranking": {},
-        "clip": {"two_sided": True, "temperature": "learned"},
+        "clip": {"two_sided": True, "temperature": "learned:0.07"},
     }
     formula = "-log( exp(s_ip/T) / sum_j exp(s_ij/T) )"
     paper = "van den Oord 2018, Representation Learning with Contrastive Predictive Coding, arXiv:1807.03748"
@@ -72,7 +76,8 @@ class InfoNCE(SoftmaxObjective):
 class SupCon(SoftmaxObjective):
     """Supervised contrastive loss: everything of the same label is a positive (Khosla et al., 2020).
 
-    ``form="out"`` (default, the better one in the paper): ``-1/|P| sum_{p in P} log( exp(s_ip/T) / sum_{a in A} exp(s_ia/T) )``.
+    ``form="out"`` (default, the better one in the paper):
+    ``-1/|P| sum_{p in P} log( exp(s_ip/T) / sum_{a in A} exp(s_ia/T) )``.
     ``form="in"``: ``-log( 1/|P| sum_{p in P} exp(s_ip/T) / sum_{a in A} exp(s_ia/T) )``; never above "out".
     A: all other items, positives included; only the anchor itself is left out. Mean over anchors with a positive. The
     official code multiplies by T/0.07 and counts anchors without positives as 0 in the mean; the paper does neither.
@@ -85,7 +90,7 @@ class SupCon(SoftmaxObjective):
     paper = "Khosla 2020, Supervised Contrastive Learning, arXiv:2004.11362"
     default_temperature = 0.1
     needs_negative = False
-    softmax_form = "all"
+    softmax_form: str | None = "all"
 
     def __init__(
         self,
@@ -114,9 +119,10 @@ class SupCon(SoftmaxObjective):
 class DCL(SoftmaxObjective):
     """Decoupled contrastive loss: InfoNCE without the positive in its denominator (Yeh et al., 2022).
 
-    ``L_i = -s_ip/T + log sum_{n in N(i)} exp(s_in/T)``, mean over rows with a positive and a negative. The paper's loss of
-    two views is this on ``torch.cat([z1, z2])`` with ``Views(2)``. Its gradient is InfoNCE's divided by 1 - (probability
-    of the positive), so easy positives in small batches still teach. Can be negative and has no lower bound.
+    ``L_i = -s_ip/T + log sum_{n in N(i)} exp(s_in/T)``, mean over rows with a positive and a negative. The paper's loss
+    of two views is this on ``torch.cat([z1, z2])`` with ``Views(2)``. Its gradient is InfoNCE's divided by
+    1 - (probability of the positive), so easy positives in small batches still teach. Can be negative and has no lower
+    bound.
 
     Arguments: ``temperature`` default 0.1 (the paper's), and those of :class:`InfoNCE`.
     """
@@ -125,17 +131,19 @@ class DCL(SoftmaxObjective):
     formula = "-s_ip/T + log sum_n exp(s_in/T)"
     paper = "Yeh 2022, Decoupled Contrastive Learning, arXiv:2110.06848"
     default_temperature = 0.1
-    softmax_form = "negative"
+    decoupled = True
+    softmax_form: str | None = "negative"
 
 
 @register
 class DCLW(DCL):
     """Weighted DCL: far positives pull harder (Yeh et al., 2022).
 
-    ``L_i = -w_i s_ip/T + log sum_{n in N(i)} exp(s_in/T)`` with ``w_i = 2 - exp(s_ip/sigma) / mean_j exp(s_jp/sigma)``, the mean
-    over the positive pairs of the whole batch, so that the w average 1 (the negative von Mises-Fisher weight). With
-    several positives a row, ``w_ip s_ip`` is averaged over them. In the paper's loss of two views the mean runs over
-    each direction's pairs; they hold the same scores, so both forms agree.
+    ``L_i = -w_i s_ip/T + log sum_{n in N(i)} exp(s_in/T)`` with
+    ``w_i = 2 - exp(s_ip/sigma) / mean_j exp(s_jp/sigma)``, the mean over the positive pairs of the whole batch, so that
+    the w average 1 (the negative von Mises-Fisher weight). With several positives a row, ``w_ip s_ip`` is averaged over
+    them, whatever their weights in the relation. In the paper's loss of two views the mean runs over each direction's
+    pairs; they hold the same scores, so both forms agree.
 
     Arguments:
         sigma: > 0, default 0.5 (the paper's).
