@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from scipy import special
 
 from nearfar import objectives
 from nearfar.diagnostics import (
@@ -60,8 +61,15 @@ def test_an_even_sphere_is_at_the_floor(dimension: int) -> None:
 def test_the_floor_falls_to_its_limit() -> None:
     floors = [uniformity_floor(dimension) for dimension in (2, 8, 100, 300, 5_000)]
     assert floors == sorted(floors, reverse=True)
-    assert floors[-1] == pytest.approx(-4.0, abs=0.01)
-    assert floors[-1] >= -4.0
+    assert -4.0 < floors[-1] < -3.99
+
+
+@pytest.mark.parametrize("t", [0.01, 2.0, 50.0, 300.0])
+def test_the_floor_by_the_bessel_function(t: float) -> None:
+    for dimension in (2, 3, 16):
+        order = dimension / 2 - 1
+        expected = math.lgamma(dimension / 2) - order * math.log(t) + math.log(special.ive(order, 2 * t))
+        assert uniformity_floor(dimension, t=t) == pytest.approx(expected, abs=1e-9)
 
 
 def test_figures_agree_with_the_objectives_of_that_name() -> None:

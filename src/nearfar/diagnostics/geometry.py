@@ -83,18 +83,17 @@ def uniformity(embeddings: Embeddings, *, t: float = 2.0) -> float:
 def uniformity_floor(dimension: int, *, t: float = 2.0) -> float:
     """The uniformity of an even spread over the unit sphere in ``dimension`` >= 2 dimensions, the lowest there is.
 
-    ``-2t + log Γ(d/2) - (d/2 - 1) log t + log I_{d/2-1}(2t)`` with the modified Bessel function I; it falls to
-    ``-2t`` as d grows. (A few points that repel each other can lie lower than this limit of many.)
+    ``-2t + log Γ(d/2) - (d/2 - 1) log t + log I_{d/2-1}(2t)`` with the modified Bessel function I, which is ``-2t +
+    log sum_k t^{2k} / (k! (d/2) (d/2 + 1) ... (d/2 + k - 1))``; it falls to ``-2t`` as d grows. (A few points that
+    repel each other can lie lower than this limit of many.)
     """
-    from scipy.special import gammaln, ive
+    from scipy.special import gammaln, logsumexp
 
-    if dimension < 2 or t <= 0:
+    if dimension < 2 or not 0 < t < math.inf:
         raise UsageError(f"dimension {dimension}, t {t}; a sphere needs at least 2 and t must be above 0")
-    order = dimension / 2 - 1
-    bessel = float(ive(order, 2 * t))  # I e^(-2t), which does not overflow
-    if bessel == 0.0:  # so many dimensions that the series' first term is all
-        return float(-2 * t)
-    return float(gammaln(dimension / 2) - order * math.log(t) + math.log(bessel))
+    k = np.arange(int(4 * t) + 100)  # the largest term is before k = t
+    terms = 2 * k * math.log(t) - gammaln(k + 1) - (gammaln(dimension / 2 + k) - gammaln(dimension / 2))
+    return float(logsumexp(terms)) - 2 * t
 
 
 def effective_rank(embeddings: Embeddings, *, epsilon: float = 1e-7) -> float:

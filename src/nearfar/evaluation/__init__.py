@@ -6,9 +6,9 @@
 
     dev = data.read("dev.jsonl")
     found = evaluation.evaluate(model, dev)
-    print(found.measures[found.main])                     # mrr 0.612 [0.590, 0.634] (n = 1,500)
-    baseline = evaluation.bm25(dev)
-    print(evaluation.paired_difference(found.per_item["mrr"], baseline.per_item["mrr"]))
+    baseline = evaluation.bm25(dev, code=True)
+    print(baseline.measures["mrr"])                # mrr 0.549 [0.529, 0.569] (n = 1,500)
+    print(evaluation.paired_ratio(found.per_item["mrr"], baseline.per_item["mrr"]))
 """
 
 from __future__ import annotations
