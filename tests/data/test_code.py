@@ -9,7 +9,15 @@ import pytest
 
 from nearfar.data import code
 from nearfar.data.code import CodeItem, collect_code, normalised_code, normalised_summary, split_by_module
-from nearfar.data.python_source import CODE_LIMIT, SUMMARY_LIMIT, functions, is_generated, read_source, summary_of
+from nearfar.data.python_source import (
+    CODE_LIMIT,
+    SUMMARY_LIMIT,
+    Function,
+    functions,
+    is_generated,
+    read_source,
+    summary_of,
+)
 from nearfar.errors import DataError, UsageError
 
 SOURCE = '''
@@ -257,7 +265,7 @@ def test_collect_skips_and_removes_duplicates_in_order(environment: Path) -> Non
         collect_code(["alpha", "gamma"])
     limited = collect_code(limit=2, seed=1)
     assert limited == collect_code(limit=2, seed=1)
-    assert limited == [item for item in items if item in limited]
+    assert limited == sorted(limited, key=lambda item: item.file)
     assert len(limited) == 2
     assert collect_code(limit=99) == items
     with pytest.raises(UsageError):
@@ -278,6 +286,32 @@ def test_helper_processes_give_the_same_items(environment: Path) -> None:
     assert len(items) == 234
     assert collect_code(processes=2) == items
     assert collect_code(processes=3) == items
+
+
+def test_a_limit_reads_no_more_than_it_needs(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_environment(
+        environment / "lib",
+        {
+            f"many/m{number:03}.py": function_text(f"f{number}", f"Return the number {number} of all.", f"'{number}'")
+            + "#" * 3_000
+            for number in range(60)
+        },
+    )
+    everything = collect_code()
+    read: list[str] = []
+    parse = code._parse
+
+    def counted(sources: list[code._Source], processes: int | None) -> list[list[Function]]:
+        read.extend(source.module for source in sources)
+        return parse(sources, processes)
+
+    monkeypatch.setattr(code, "_parse", counted)
+    items = collect_code(["many"], limit=20, seed=2)
+    assert len(items) == 20
+    assert len(read) == len(set(read)) < 40
+    assert items == [item for item in everything if item in items]
+    assert items != collect_code(["many"], limit=20, seed=3)
+    assert collect_code(limit=1_000) == everything
 
 
 def test_an_environment_without_functions_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

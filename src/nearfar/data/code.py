@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,6 +25,8 @@ _COPIED_FOLDERS = {"_vendor", "vendor", "vendored", "_vendored", "extern", "exte
 _SKIPPED_FOLDERS = _TEST_FOLDERS | _COPIED_FOLDERS | {"third_party", "thirdparty", "_distutils"}
 # This package is left out so that the corpus is the same whether it is installed from a wheel or from a checkout.
 _SKIPPED_PACKAGES = frozenset({"nearfar"})
+# Installed packages hold about one usable function in so many bytes: a limit is reached in a few rounds of reading.
+_BYTES_PER_ITEM = 3_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,9 @@ def collect_code(
     standard library first, then packages, each sorted by path.
 
     ``packages``: names of top-level modules to read (``["json", "torch"]``); None reads everything but nearfar
-    itself. ``limit``: at most so many items, drawn with ``seed`` and kept in order. ``processes``: parsers that run
-    side by side (default: one a core, at most 4); the result does not depend on it.
+    itself. ``limit``: at most so many items; files are then drawn with ``seed`` and read until there are enough, so
+    half of the items take half of the time. ``processes``: parsers that run side by side (default: one a core, at
+    most 4); the result does not depend on it.
 
     Raises :class:`~nearfar.errors.UsageError` for a package that has no Python source here or a limit below 1, and
     :class:`~nearfar.errors.DataError` when nothing usable is found.
@@ -71,31 +74,63 @@ def collect_code(
     if limit is not None and limit < 1:
         raise UsageError(f"the limit is {limit}; it must be at least 1")
     sources = _find_sources(None if packages is None else list(packages))
-    items: list[CodeItem] = []
+    order = list(range(len(sources)))
+    if limit is not None:
+        random.Random(seed).shuffle(order)
+    functions: dict[int, list[python_source.Function]] = {}
+    items: list[tuple[int, CodeItem]] = []
+    while len(functions) < len(order) and (limit is None or len(items) < limit):
+        wanted = None if limit is None else max(limit - len(items), limit // 20)  # no long tail of tiny rounds
+        wave = _next_files(sources, order[len(functions) :], wanted)
+        parsed = _parse([sources[index] for index in wave], processes)
+        functions.update(zip(wave, parsed, strict=True))
+        items = _distinct(sources, functions)
+    if not items:
+        raise DataError("no documented functions were found in the Python source of this environment")
+    if limit is not None:
+        drawn = {index: place for place, index in enumerate(order)}
+        items = sorted(sorted(items, key=lambda pair: drawn[pair[0]])[:limit], key=lambda pair: pair[0])
+    return [item for _, item in items]
+
+
+def _next_files(sources: Sequence[_Source], rest: Sequence[int], wanted: int | None) -> list[int]:
+    """As many of the files in ``rest``, from its start, as ``wanted`` more items will probably take."""
+    if wanted is None:
+        return list(rest)
+    chosen, size = [], 0
+    for index in rest:
+        chosen.append(index)
+        size += sources[index].size
+        if size >= wanted * _BYTES_PER_ITEM:
+            break
+    return chosen
+
+
+def _distinct(
+    sources: Sequence[_Source], functions: Mapping[int, list[python_source.Function]]
+) -> list[tuple[int, CodeItem]]:
+    """Items with the index of their file, in the order of the files; of equal ones the first."""
+    items: list[tuple[int, CodeItem]] = []
     codes: set[str] = set()
     summaries: set[str] = set()
-    for source, functions in zip(sources, _parse(sources, processes), strict=True):
-        for function in functions:
+    for index in sorted(functions):
+        source = sources[index]
+        for function in functions[index]:
             code, summary = normalised_code(function.code), normalised_summary(function.summary)
             if code in codes or summary in summaries:
                 continue
             codes.add(code)
             summaries.add(summary)
-            items.append(
-                CodeItem(
-                    summary=function.summary,
-                    code=function.code,
-                    module=source.module,
-                    package=source.module.split(".")[0],
-                    qualified_name=function.qualified_name,
-                    file=source.path,
-                    line=function.line,
-                )
+            item = CodeItem(
+                summary=function.summary,
+                code=function.code,
+                module=source.module,
+                package=source.module.split(".")[0],
+                qualified_name=function.qualified_name,
+                file=source.path,
+                line=function.line,
             )
-    if not items:
-        raise DataError("no documented functions were found in the Python source of this environment")
-    if limit is not None and limit < len(items):
-        items = [items[index] for index in sorted(random.Random(seed).sample(range(len(items)), limit))]
+            items.append((index, item))
     return items
 
 
