@@ -46,7 +46,7 @@ def open_arrow(source: Source) -> Iterator[tuple[pa.Schema, Any]]:
             else:
                 reader = stack.enter_context(_open_ipc(stack.enter_context(pa.memory_map(place))))
                 yield reader.schema, lambda names: _ipc_batches(reader, names)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise read_error(source.path, error) from error
             kind = "Parquet" if source.format == "parquet" else "Arrow"
@@ -69,8 +69,21 @@ def _ipc_batches(reader: Any, names: list[str]) -> Iterator[pa.RecordBatch]:
         whole = iter(reader)
     for batch in whole:
         chosen = batch.select(names)
+        for column in chosen.columns:
+            _ensure_sound(column)
         for start in range(0, len(chosen), BATCH_ROWS):
             yield chosen.slice(start, BATCH_ROWS)
+
+
+def _ensure_sound(column: pa.Array) -> None:
+    """Raise ArrowInvalid if the buffers contradict each other.
+
+    Arrow files are mapped as they are, and a damaged one would be read beyond its end. Texts that are not UTF-8 are found
+    later, row by row.
+    """
+    pa = arrow()
+    bare = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
+    (column if bare is None else column.view(bare)).validate(full=True)
 
 
 def class_names(schema: pa.Schema, column: str) -> list[str] | None:
@@ -186,7 +199,7 @@ def _row_by_row(
 
 class _NotUtf8:
     def __init__(self, error: UnicodeDecodeError) -> None:
-        self.reason = f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1:,} is not valid UTF-8"
+        self.reason = f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1} is not valid UTF-8"
 
 
 def _values(role: str, column: pa.Array) -> list[Any]:

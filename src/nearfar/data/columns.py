@@ -106,27 +106,39 @@ def recognise(names: Sequence[str], where: str, mapping: Mapping[str, str] | Non
     if mapping is not None:
         return _mapped(names, where, mapping)
     found = {name.strip().casefold(): name for name in names}
-    negatives = sorted((key for key in found if _NEGATIVE.match(key)), key=_negative_number)
-    candidates: list[Layout] = []
-    for first, second in (*_CERTAIN_PAIRS, *_OPEN_PAIRS):
-        if first in found and second in found:
-            candidates.append(_pair_layout(first, second, negatives, found, names, where))
-    if "text" in found:
-        candidates.append(_text_layout(found, names, where))
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
-        readings = " or ".join(f"{each.shape} of {', '.join(map(repr, each.columns.values()))}" for each in candidates)
+    alike = [name for name in names if found[name.strip().casefold()] != name and _is_known(name.strip().casefold())]
+    if alike:
         raise DataError(
-            f"the columns {_listed(names)} can be read in more than one way: {readings}",
+            f"the columns {_listed([alike[0], found[alike[0].strip().casefold()]])} differ in nothing but case",
             where=where,
-            hint="say which with " + " or ".join(_option(each.columns) for each in candidates),
+            hint="rename one of them, or say which is meant with --columns",
         )
+    negatives = sorted((key for key in found if _NEGATIVE.match(key)), key=_negative_number)
+    pairs = [pair for pair in (*_CERTAIN_PAIRS, *_OPEN_PAIRS) if pair[0] in found and pair[1] in found]
+    if len(pairs) + ("text" in found) > 1:
+        readings = [_pair_roles(*pair, negatives, found) for pair in pairs]
+        readings += [{"text": found["text"]}] if "text" in found else []
+        raise DataError(
+            f"the columns {_listed(names)} can be read in more than one way",
+            where=where,
+            hint="say which is meant: " + " or ".join(map(_option, readings)),
+        )
+    if pairs:
+        return _pair_layout(*pairs[0], negatives, found, names, where)
+    if "text" in found:
+        return _text_layout(found, names, where)
+    if not names:
+        raise DataError("the rows have no columns", where=where, hint=f"known shapes:\n{KNOWN_SHAPES}")
     raise DataError(
         f"the columns {_listed(names)} are not known",
         where=where,
         hint=f"{_advice(names)}\nknown shapes:\n{KNOWN_SHAPES}",
     )
+
+
+def _pair_roles(first: str, second: str, negatives: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
+    numbered = {f"negative_{number}": found[key] for number, key in enumerate(negatives, 1)}
+    return {"anchor": found[first], "positive": found[second], **numbered}
 
 
 def _pair_layout(
@@ -139,8 +151,7 @@ def _pair_layout(
         return _layout(
             SCORED_PAIRS, {"sentence1": found[first], "sentence2": found[second], "score": found[ratings[0]]}, names
         )
-    roles = {"anchor": found[first], "positive": found[second]}
-    roles.update({f"negative_{number}": found[key] for number, key in enumerate(negatives, 1)})
+    roles = _pair_roles(first, second, negatives, found)
     layout = _layout(PAIRS, roles, names)
     # A third column may say that some of the pairs are not near at all: taking all as positive would be a guess.
     unclear = [] if certain else [name for name in layout.ignored if not _BYSTANDER.match(name.strip().casefold())]
@@ -209,6 +220,10 @@ def _shape_of(roles: Mapping[str, str], columns: Columns) -> str:
 def _canonical(role: str) -> str | None:
     key = role.strip().casefold()
     return key if _NEGATIVE.match(key) else _ROLES.get(key)
+
+
+def _is_known(key: str) -> bool:
+    return key in _ROLES or key in _RATINGS or _NEGATIVE.match(key) is not None
 
 
 def _negative_number(name: str) -> int:

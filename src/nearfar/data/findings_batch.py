@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from nearfar.data.collisions import expected_class_batches, expected_false_negatives
-from nearfar.data.columns import LABELLED_TEXTS, PAIRS
+from nearfar.data.columns import LABELLED_TEXTS, PAIRS, TEXTS
 from nearfar.data.findings import Facts, Finding
 from nearfar.errors import UsageError
 
@@ -24,13 +24,15 @@ def batch_findings(facts: Facts, batch_size: int) -> Iterator[Finding]:
     if rows < batch_size:
         detail = f"fewer rows than the {batch_size:,} of a batch: each batch would be all of the data"
         yield Finding("warning", "fewer-rows-than-batch", rows, None, detail)
-    if facts.examples.shape == PAIRS:
-        expected = expected_false_negatives(facts.hashes["anchor"], facts.hashes["positive"], batch_size)
+    if facts.examples.shape in (PAIRS, TEXTS):
+        # Of texts alone two views are contrasted, so that a text is its own positive.
+        first, second = ("anchor", "positive") if facts.examples.shape == PAIRS else ("text", "text")
+        expected = expected_false_negatives(facts.hashes[first], facts.hashes[second], batch_size)
         if expected.per_batch:
             detail = (
                 f"expected false negatives in a random batch of {expected.batch_size:,} "
                 f"({expected.per_anchor:.2g} an anchor): in-batch negatives "
-                "with the same anchor or positive as the anchor's own row"
+                "whose row has the same anchor or positive"
             )
             severity = "warning" if expected.per_anchor >= _ALARMING_FALSE_NEGATIVES else "info"
             yield Finding(
@@ -48,7 +50,7 @@ def batch_findings(facts: Facts, batch_size: int) -> Iterator[Finding]:
 
 def _most_repeated(facts: Facts) -> tuple[str, ...]:
     lines = []
-    for name in ("anchor", "positive"):
+    for name in facts.names[:2]:
         _, first, counts = np.unique(facts.hashes[name], return_index=True, return_counts=True)
         most = int(np.lexsort((first, -counts))[0])
         if counts[most] > 1:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import IO, Any
 
-from nearfar.data.lines import is_blank, line_limit, read_lines, report_fault
+from nearfar.data.lines import line_limit, read_lines, report_fault
 from nearfar.data.log import BadRow, ReadLog
 from nearfar.data.sources import Source, open_bytes
 from nearfar.data.values import kind_of, shorten
@@ -50,11 +50,11 @@ def read_json(source: Source, log: ReadLog, text_limit: int) -> Iterator[Row]:
         if line.fault:
             report_fault(line, source, log)
             continue
-        if is_blank(line.text):
+        if line.text.isspace():
             log.blank_lines += 1
             continue
         try:
-            row = _decoder.decode(line.text)
+            row = _decoder.decode(line.text.rstrip("\r\n"))
         except json.JSONDecodeError as error:
             if line.number == 1 and source.format == "json" and not line.text.rstrip().endswith("}"):
                 raise DataError(
@@ -184,7 +184,7 @@ class _Array:
             raise self._error(f"byte 0x{error.object[error.start]:02x} is not valid UTF-8") from error
 
     def _error(self, reason: str) -> DataError:
-        place = f"{self._source.path}, line {self._line:,}, character {self._place - self._line_start + 1:,}"
+        place = f"{self._source.path}, line {self._line}, character {self._place - self._line_start + 1}"
         shown = shorten(self._text[self._place : self._place + 60], 40)
         return DataError(
             f"{reason}" + (f", at: {shown}" if shown else ""),

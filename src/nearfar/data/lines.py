@@ -52,7 +52,7 @@ def read_lines(source: Source, text_limit: int) -> Iterator[Line]:
             try:
                 raw = stream.readline(limit + 1)
             except (OSError, EOFError, zlib.error) as error:
-                raise read_error(f"{name}, after line {number:,}", error) from error
+                raise read_error(f"{name}, after line {number}", error) from error
             if not raw:
                 return
             number += 1

@@ -25,10 +25,10 @@ class BadRow:
     @property
     def where(self) -> str:
         """The place in words: ``pairs.jsonl, line 7, column 'positive'``."""
-        place = f"{self.file}, {self.unit} {self.line:,}"
+        place = f"{self.file}, {self.unit} {self.line}"
         if isinstance(self.column, str):
             return f"{place}, column {self.column!r}"
-        return place if self.column is None else f"{place}, character {self.column:,}"
+        return place if self.column is None else f"{place}, character {self.column}"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"

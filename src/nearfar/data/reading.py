@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from nearfar.data.arrow_rows import check_types, checked_batches, open_arrow
-from nearfar.data.columns import Columns, Layout, parse_columns, recognise, text_columns
+from nearfar.data.columns import SCORED_PAIRS, Columns, Layout, parse_columns, recognise, text_columns
 from nearfar.data.examples import Examples
 from nearfar.data.json_rows import read_json
 from nearfar.data.log import BadRow, ReadLog
@@ -38,6 +38,7 @@ def read(
     columns: Columns | None = None,
     max_bad_rows: int = 0,
     text_limit: int = 10_000_000,
+    progress: Callable[[int], None] | None = None,
 ) -> Examples:
     """Read examples to train on or to evaluate with.
 
@@ -51,6 +52,8 @@ def read(
     ``max_bad_rows``: how many rows that cannot be used (broken syntax, a number where text is needed, a missing
     column, invalid UTF-8, a NUL, a text over ``text_limit`` bytes, ...) may be skipped; they are kept in
     ``bad_rows``. Blank lines are not rows; they are counted in ``blank_lines``.
+
+    ``progress`` is called now and then with the number of rows read so far.
 
     The rows are streamed to a temporary place on disk and memory-mapped, so memory does not grow with their number. The
     place is emptied when the result is dropped or the process ends.
@@ -72,7 +75,7 @@ def read(
         )
     sources, notes = find_sources(path)
     log = ReadLog(max_bad_rows, notes=list(notes))
-    intake = _Intake(log, mapping, text_limit)
+    intake = _Intake(log, mapping, text_limit, progress)
     for source in sources:
         intake.take(source)
     return intake.finish(sources)
@@ -81,8 +84,14 @@ def read(
 class _Intake:
     """Takes the rows of one file after the other into a store, once the first has shown what its columns mean."""
 
-    def __init__(self, log: ReadLog, mapping: Mapping[str, str] | None, text_limit: int) -> None:
-        self._log, self._mapping, self._text_limit = log, mapping, text_limit
+    def __init__(
+        self,
+        log: ReadLog,
+        mapping: Mapping[str, str] | None,
+        text_limit: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._log, self._mapping, self._text_limit, self._progress = log, mapping, text_limit, progress
         self._layout: Layout | None = None
         self._first: Source | None = None
         self._store: ColumnStore | None = None
@@ -102,8 +111,9 @@ class _Intake:
         """What was read, or :class:`DataError` when that is nothing."""
         where = ", ".join(str(source.path) for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
         if self._store is None or self._layout is None or not self._store.rows:
-            skipped = f"; {len(self._log.bad_rows):,} bad rows were skipped, the first: {self._log.bad_rows[0]}"
-            raise DataError("there are no rows" + (skipped if self._log.bad_rows else ""), where=where)
+            bad = self._log.bad_rows
+            skipped = f"; {len(bad):,} bad rows were skipped, the first: {bad[0]}" if bad else ""
+            raise DataError(f"there are no rows{skipped}", where=where)
         for role in text_columns(self._layout.columns):
             if role in self._number_columns:
                 name = self._layout.columns[role]
@@ -166,6 +176,8 @@ class _Intake:
         self._number_columns.clear()  # the file says what is text
         for batch in checked_batches(source, layout, self._log, self._checks(layout, typed=True), self._text_limit):
             store.append(batch)
+            if self._progress:
+                self._progress(store.rows)
 
     def _take_rows(self, source: Source) -> None:
         rows = _READERS[source.format](source, self._log, self._text_limit)
@@ -178,54 +190,49 @@ class _Intake:
             self._number_columns.clear()
         known = set(names)
         checks = [(role, layout.columns[role], check) for role, check in self._checks(layout, typed=typed).items()]
-        batch: dict[str, list[Any]] = {role: [] for role in layout.columns}
+        texts = 2 if layout.shape == SCORED_PAIRS else len(checks)
+        batch: list[list[Any]] = []
         size = 0
+        name = ""
         for line, row in chain(head, rows):
             if typed and not known.issuperset(row):
                 self._new_columns(row, known, layout, source, line)
-            checked = self._checked(line, row, checks, source)
-            if checked is None:
+            values = []
+            try:
+                for _, name, check in checks:
+                    values.append(check(row[name]))
+            except KeyError:
+                there = ", ".join(shorten(each, 40) for each in list(row)[:8]) or "none"
+                self._log.bad(BadRow(str(source.path), line, name, f"the column is missing (there are: {there})"))
                 continue
-            for (role, _, _), value in zip(checks, checked, strict=True):
-                batch[role].append(value)
-                size += len(value) if isinstance(value, str) else 0
-            if len(batch[checks[0][0]]) >= BATCH_ROWS or size >= _BATCH_CHARACTERS:
+            except BadValueError as error:
+                self._log.bad(BadRow(str(source.path), line, name, str(error)))
+                continue
+            batch.append(values)
+            size += sum(map(len, values[:texts]))
+            if len(batch) >= BATCH_ROWS or size >= _BATCH_CHARACTERS:
                 self._append(batch)
                 size = 0
         self._append(batch)
 
-    def _checked(
-        self, line: int, row: dict[str, Any], checks: list[tuple[str, str, Check]], source: Source
-    ) -> list[Any] | None:
-        values = []
-        for _, name, check in checks:
-            try:
-                values.append(check(row[name]))
-            except KeyError:
-                there = ", ".join(shorten(each, 40) for each in list(row)[:8]) or "none"
-                reason = f"the column is missing (there are: {there})"
-            except BadValueError as error:
-                reason = str(error)
-            else:
-                continue
-            self._log.bad(BadRow(str(source.path), line, name, reason, source.unit))
-            return None
-        return values
-
-    def _append(self, batch: dict[str, list[Any]]) -> None:
+    def _append(self, batch: list[list[Any]]) -> None:
+        """Store rows, each a list of the values in canonical order, and empty the batch."""
+        if not batch or self._store is None:
+            return
+        columns = dict(zip(self._store.names, map(list, zip(*batch, strict=True)), strict=True))
+        batch.clear()
         for role in list(self._number_columns):
-            if not all(map(is_number, batch[role])):
+            if not all(map(is_number, columns[role])):
                 self._number_columns.discard(role)
-        if self._store is not None:
-            self._store.append(batch)
-        for values in batch.values():
-            values.clear()
+        self._store.append(columns)
+        if self._progress:
+            self._progress(self._store.rows)
 
     def _new_columns(self, row: dict[str, Any], known: set[str], layout: Layout, source: Source, line: int) -> None:
         """A later row has columns that earlier ones lack: fine if they are ignored, not if they change the meaning."""
         new = [name for name in row if name not in known]
         known.update(new)
-        where = f"{source.path}, line {line:,}"
+        where = f"{source.path}, line {line}"
         try:
             same = (
                 recognise([*layout.columns.values(), *layout.ignored, *new], where, self._mapping).columns

@@ -161,6 +161,9 @@ def read_retrieval(
     for source, found in ((corpus, documents), (queries_file, queries)):
         if not found:
             raise DataError("there are no rows", where=str(source.path))
+        empty = sum(not text for text in found.values())
+        if empty:
+            log.notes.append(f"{source.path.name}: {empty:,} of {len(found):,} have no text")
     qrels = _read_qrels(judgements_file, documents, queries, log, text_limit)
     judged = [query for query in queries if query in qrels]
     if len(judged) < len(queries):

@@ -201,11 +201,11 @@ def _folder(folder: Path) -> tuple[list[Source], list[str]]:
     if (folder / "dataset_dict.json").is_file():
         saved = sorted(entry.name for entry in folder.iterdir() if (entry / "state.json").is_file())
         raise DataError(
-            f"this saved Hugging Face dataset has several saved: {', '.join(saved) or 'none of them is there'}",
+            f"this saved Hugging Face dataset is divided into splits: {', '.join(saved) or 'none of them is there'}",
             where=str(folder),
             hint=f"name one of them, such as {folder / saved[0]}" if saved else None,
         )
-    if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
+    if (folder / "state.json").is_file() and ((folder / "dataset_info.json").is_file() or any(folder.glob("*.arrow"))):
         return _saved_dataset(folder), []
     entries = sorted(
         (entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=lambda entry: entry.name
@@ -227,8 +227,13 @@ def _folder(folder: Path) -> tuple[list[Source], list[str]]:
             where=str(folder),
             hint=f"name the file that is meant, such as {splits[min(splits)]}",
         )
-    notes = []
-    left_out = [entry.name + ("/" if entry.is_dir() else "") for entry in entries if entry not in data]
+    empty = [file for file in data if not file.stat().st_size]
+    if len(empty) < len(data):
+        data = [file for file in data if file not in empty]
+    notes = [f"{file.name} is empty" for file in empty if file not in data]
+    left_out = [
+        entry.name + ("/" if entry.is_dir() else "") for entry in entries if entry not in data and entry not in empty
+    ]
     if left_out:
         notes.append(f"in {folder.name or folder} these were not read: {', '.join(left_out)}")
     return [_file(file) for file in data], notes

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
-import shutil
 import tempfile
-import weakref
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,9 +37,9 @@ def column_types(names: Sequence[str]) -> dict[str, Any]:
 class ColumnStore:
     """Writes batches of columns to a temporary place and gives them back as one memory-mapped :class:`pyarrow.Table`.
 
-    Memory does not grow with the rows. Every column becomes *one* Arrow chunk whose buffers lie in mapped files,
-    because picking random rows (what training does at each step) costs some 10 ms a batch from a table of many chunks
-    and some 0.1 ms from one. The files disappear with the table, or with the process, however it ends.
+    Memory does not grow with the rows. Every column becomes *one* Arrow chunk whose buffers are mapped files, because
+    picking random rows (what training does at each step) costs some 10 ms a batch from a table of many chunks and some
+    0.1 ms from one. The files have no name, so they are gone with the table, or with the process, however it ends.
 
     Raises :class:`OutputError` when the temporary place is full or cannot be written.
     """
@@ -51,14 +49,11 @@ class ColumnStore:
         self.rows = 0
         self._types = column_types(names)
         self._sizes = dict.fromkeys(names, 0)
-        self._files: dict[str, IO[bytes]] = {}
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="nearfar-data-"))
-            self._finalizer = weakref.finalize(self, shutil.rmtree, str(self._folder), ignore_errors=True)
-            for name in names:
-                self._open(f"{name}.data")
-                if name != "score":
-                    self._open(f"{name}.offsets").write(np.zeros(1, np.int64).tobytes())
+            self._data = {name: _unnamed_file() for name in names}
+            self._offsets = {name: _unnamed_file() for name in names if name != "score"}
+            for file in self._offsets.values():
+                file.write(np.zeros(1, np.int64).tobytes())
         except OSError as error:
             raise _no_room(error) from error
 
@@ -73,35 +68,36 @@ class ColumnStore:
                 if array.null_count or len(array) != count:
                     raise ValueError(f"column {name!r} has nulls or {len(array)} instead of {count} rows")
                 if name == "score":
-                    self._files[f"{name}.data"].write(array.to_numpy(zero_copy_only=False).tobytes())
+                    self._data[name].write(array.to_numpy(zero_copy_only=False).tobytes())
                 else:
                     self._append_texts(name, array)
         except OSError as error:
+            self._abandon()
             raise _no_room(error) from error
         self.rows += count
 
     def seal(self) -> pa.Table:
         """The table of everything added. The store is finished after that."""
         pa = arrow()
+        arrays = []
         try:
-            for file in self._files.values():
-                file.close()
-            arrays = []
             for name in self.names:
-                data = self._map(f"{name}.data")
+                data = _mapped(self._data[name])
                 if name == "score":
                     arrays.append(pa.Array.from_buffers(pa.float64(), self.rows, [None, data]))
                 else:
-                    arrays.append(pa.LargeStringArray.from_buffers(self.rows, self._map(f"{name}.offsets"), data))
+                    arrays.append(pa.LargeStringArray.from_buffers(self.rows, _mapped(self._offsets[name]), data))
         except OSError as error:
+            self._abandon()
             raise _no_room(error) from error
-        table = pa.Table.from_arrays(arrays, names=list(self.names))
-        if os.name == "posix":
-            self._finalizer()  # the mapped bytes live on without their names, until the table or the process ends
-        else:
-            self._finalizer.detach()
-            weakref.finalize(table, shutil.rmtree, str(self._folder), ignore_errors=True)
-        return table
+        return pa.Table.from_arrays(arrays, names=list(self.names))
+
+    def _abandon(self) -> None:
+        """Close the files below their buffers, which would otherwise try to write once more when they are dropped."""
+        for file in (*self._data.values(), *self._offsets.values()):
+            raw = getattr(file, "raw", None)
+            if raw is not None:
+                raw.close()
 
     def _append_texts(self, name: str, array: pa.Array) -> None:
         _, offsets_buffer, data = array.buffers()
@@ -111,21 +107,23 @@ class ColumnStore:
         offsets = np.frombuffer(offsets_buffer, np.int64, count + 1, array.offset * 8)
         start, end = int(offsets[0]), int(offsets[-1])
         if end > start:
-            self._files[f"{name}.data"].write(memoryview(data)[start:end])
-        self._files[f"{name}.offsets"].write((offsets[1:] - start + self._sizes[name]).tobytes())
+            self._data[name].write(memoryview(data)[start:end])
+        self._offsets[name].write((offsets[1:] - start + self._sizes[name]).tobytes())
         self._sizes[name] += end - start
 
-    def _open(self, name: str) -> IO[bytes]:
-        self._files[name] = open(self._folder / name, "wb", buffering=1 << 18)  # noqa: SIM115 - closed in seal
-        return self._files[name]
 
-    def _map(self, name: str) -> Any:
-        pa = arrow()
-        path = self._folder / name
-        if not path.stat().st_size:  # an empty file cannot be mapped
+def _unnamed_file() -> IO[bytes]:
+    return tempfile.TemporaryFile(prefix="nearfar-data-", buffering=1 << 18)
+
+
+def _mapped(file: IO[bytes]) -> Any:
+    """The content of ``file`` as a mapped Arrow buffer. The file is closed; the mapping keeps its content alive."""
+    pa = arrow()
+    with file:
+        file.flush()
+        if not os.fstat(file.fileno()).st_size:  # an empty file cannot be mapped
             return pa.py_buffer(b"")
-        with pa.memory_map(str(path), "r") as mapped:
-            return mapped.read_buffer()
+        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def in_memory(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
@@ -143,6 +141,6 @@ def _no_room(error: OSError) -> OutputError:
         hint = "free some space there, or set TMPDIR to a folder on a larger disk"
     return OutputError(
         f"the data cannot be kept on disk while it is used: {error.strerror or error}",
-        where=tempfile.gettempdir(),
+        where=tempfile.tempdir or os.environ.get("TMPDIR") or "the folder for temporary files",
         hint=hint,
     )

@@ -152,13 +152,14 @@ def read_csv(source: Source, log: ReadLog, text_limit: int) -> Iterator[Row]:
         elif len(fields) != len(names):
             log.bad(BadRow(str(source.path), taken[0].number, None, _count_reason(fields, names)))
         else:
-            longest = max(longest, (len(taken), -taken[0].number))
+            if len(taken) > longest[0]:
+                longest = (len(taken), taken[0].number)
             yield taken[0].number, dict(zip(names, fields, strict=True))
     if not names:
         raise DataError("the file holds nothing but blank lines", where=str(source.path))
     if longest[0] > LONG_SPAN:
         log.notes.append(
-            f"{source.path.name}: the row at line {-longest[1]:,} spans {longest[0]:,} lines; is a quote left open?"
+            f"{source.path.name}: the row at line {longest[1]} spans {longest[0]:,} lines; is a quote left open?"
         )
 
 
@@ -172,7 +173,7 @@ def _next_row(reader: Any, text_limit: int) -> list[str] | None:
 
 
 def _csv_reason(message: str, taken: list[Line], text_limit: int) -> str:
-    span = f" (read up to line {taken[-1].number:,})" if len(taken) > 1 else ""
+    span = f" (read up to line {taken[-1].number})" if len(taken) > 1 else ""
     if "unexpected end of data" in message:
         return "a quote is opened in this row and never closed"
     if "field limit" in message:
@@ -188,7 +189,7 @@ def _fault_row(fault: Line, fields: list[str], names: list[str], source: Source)
     if len(fields) == len(names) and fault.character is not None:
         for name, field in zip(names, fields, strict=True):
             if "\ufffd" in field:
-                return BadRow(str(source.path), fault.number, name, f"{fault.fault} (character {fault.character:,})")
+                return BadRow(str(source.path), fault.number, name, f"{fault.fault} (character {fault.character})")
     return BadRow(str(source.path), fault.number, fault.character, fault.fault or "")
 
 
@@ -208,6 +209,6 @@ def _names(fields: list[str], source: Source, line: int) -> list[str]:
 def _header_error(reason: str, source: Source, line: int) -> DataError:
     return DataError(
         f"the header cannot be used: {reason}",
-        where=f"{source.path}, line {line:,}",
+        where=f"{source.path}, line {line}",
         hint="the first line must hold the names of the columns, each once",
     )
