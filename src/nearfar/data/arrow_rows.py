@@ -78,8 +78,8 @@ def _ipc_batches(reader: Any, names: list[str]) -> Iterator[pa.RecordBatch]:
 def _ensure_sound(column: pa.Array) -> None:
     """Raise ArrowInvalid if the buffers contradict each other.
 
-    Arrow files are mapped as they are, and a damaged one would be read beyond its end. Texts that are not UTF-8 are found
-    later, row by row.
+    Arrow files are mapped as they are, and a damaged one would be read beyond its end. Texts that are not UTF-8 are
+    found later, row by row.
     """
     pa = arrow()
     bare = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
