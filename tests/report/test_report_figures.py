@@ -211,6 +211,15 @@ def test_geometry_plane_has_an_arrow_from_before_to_after() -> None:
     assert low < -3 < -2 < high
 
 
+@pytest.mark.parametrize(
+    ("after", "labels"), [(0.5, ["top", "bottom"]), (1.0, ["top", "bottom"]), (1.5, ["bottom", "top"])]
+)
+def test_geometry_labels_keep_clear_of_the_arrow_and_each_other(after: float, labels: list[str]) -> None:
+    states = {"before": {"alignment": 1.0, "uniformity": -2.0}, "after": {"alignment": after, "uniformity": -2.0}}
+    traces = figures.geometry_plane(states).plot.data
+    assert [trace.textposition.split()[0] for trace in traces] == labels
+
+
 def test_geometry_plane_of_one_state_or_without_numbers() -> None:
     one = figures.geometry_plane({"after": {"alignment": 0.5, "uniformity": -3.0}})
     assert not [note for note in one.plot.layout.annotations if note.showarrow]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from nearfar.errors import OutputError
+from nearfar.errors import MissingExtraError, OutputError
 from nearfar.report import Case, Column, Fact, Figure, Page, Table, code, strong
+from nearfar.report.figures import training_curve
 from nearfar.report.page import script_json
 from nearfar.report.style import DARK_OF, SERIES, SURFACES, hover_text
 from nearfar.report.table import long_text
@@ -150,6 +152,18 @@ def test_script_json_ends_no_script_and_stays_the_same_value() -> None:
     written = str(script_json(value))
     assert not set("<>&") & set(written)
     assert json.loads(written) == {HOSTILE: [HOSTILE, "\u2028 <!-- ", None, [1, 2], None]}
+
+
+def test_without_plotly_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [module for module in sys.modules if module.split(".")[0] == "plotly"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    page = Page("A figure")
+    page.section("One").figure(figure())
+    with pytest.raises(MissingExtraError, match=r"pip install 'nearfar\[report\]'"):
+        page.render()
+    with pytest.raises(MissingExtraError, match="plotly"):
+        training_curve([{"step": 1, "loss": 1.0}])
 
 
 def test_anchors_are_unique_and_the_contents_lead_to_them() -> None:

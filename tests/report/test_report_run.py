@@ -32,7 +32,12 @@ def write_files(folder: Path, files: dict[str, Any]) -> Path:
 def visible(html: str) -> str:
     """The page's texts without scripts, styles and markup."""
     html = re.sub(r"<(script|style)\b.*?</\1>", "", html, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html)).replace("&lt;", "<").replace("&gt;", ">")
+    return (
+        re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&#39;", "'")
+    )
 
 
 def page_text(folder: Path) -> str:
@@ -46,8 +51,10 @@ def test_the_report_says_in_words_how_it_ended(run_folder: Path) -> None:
     assert "MRR went from 0.424 to 0.588 (BM25: 0.521)." in text
     assert "The encoder static was trained with info-nce on 36,812 pairs from my pairs.jsonl in 1 min 25 s" in text
     assert "measured on 200 held-out items" in text
-    assert "The 95 % interval of MRR after training lies above that before training, and overlaps with" in text
-    assert "nearfar train 'my pairs.jsonl'" in text.replace("&#39;", "'")
+    assert (
+        "The 95 % interval of MRR after training lies above the one before training, and overlaps with BM25's." in text
+    )
+    assert "nearfar train 'my pairs.jsonl'" in text
 
 
 def test_the_report_holds_every_part(run_folder: Path) -> None:
@@ -74,7 +81,22 @@ def test_the_report_holds_every_part(run_folder: Path) -> None:
 def test_intervals_that_lie_apart_are_said_to(tmp_path: Path, run_files: dict[str, Any]) -> None:
     run_files["metrics.json"]["baselines"]["bm25"]["mrr"] = {"value": 0.5, "low": 0.46, "high": 0.54, "n": 200}
     text = page_text(write_files(tmp_path / "run", run_files))
-    assert "MRR after training lies above that before training and that of BM25." in text
+    assert "MRR after training lies above the one before training and BM25's." in text
+
+
+def test_a_run_that_changed_nothing_says_so(tmp_path: Path, run_files: dict[str, Any]) -> None:
+    run_files["metrics.json"]["after"] = run_files["metrics.json"]["before"]
+    assert "MRR stayed at 0.424 (BM25: 0.521)." in page_text(write_files(tmp_path / "run", run_files))
+
+
+def test_a_run_without_a_first_or_a_last_evaluation(tmp_path: Path, run_files: dict[str, Any]) -> None:
+    before = run_files["metrics.json"].pop("before")
+    assert "MRR is 0.588 after training (BM25: 0.521)." in page_text(write_files(tmp_path / "run", run_files))
+    del run_files["metrics.json"]["after"]
+    assert "This run has no evaluation recorded." in page_text(write_files(tmp_path / "run", run_files))
+    run_files["metrics.json"]["before"] = before
+    text = page_text(write_files(tmp_path / "run", run_files))
+    assert "MRR was 0.424 before training; there is no evaluation after it (BM25: 0.521)." in text
 
 
 def test_a_run_that_made_things_worse_says_so(tmp_path: Path, run_files: dict[str, Any]) -> None:
@@ -83,7 +105,7 @@ def test_a_run_that_made_things_worse_says_so(tmp_path: Path, run_files: dict[st
     text = page_text(write_files(tmp_path / "run", run_files))
     assert "MRR went from 0.588 to 0.424" in text
     assert "−0.164" in text
-    assert "lies below that before training and that of BM25" in text
+    assert "lies below the one before training and BM25's" in text
 
 
 @pytest.mark.parametrize("missing", FILES)
@@ -129,6 +151,18 @@ def test_missing_parts_of_the_diagnostics_leave_the_others(tmp_path: Path, run_f
     assert "diagnostics.json holds no similarities." in text
     assert "The map in diagnostics.json is incomplete." in text
     assert "There is none: every query found what was expected first." in text
+
+
+def test_a_space_without_pairs_or_collapsed(tmp_path: Path, run_files: dict[str, Any]) -> None:
+    geometry = run_files["diagnostics.json"]["geometry"]
+    for state in geometry.values():
+        del state["alignment"]
+    geometry["after"]["verdict"] = "The space has collapsed to a point."
+    html = report.write(write_files(tmp_path / "run", run_files)).read_text(encoding="utf-8")
+    assert html.count('class="figure-data"') == 4
+    assert "After training: The space has collapsed to a point." in visible(html)
+    assert "Without near pairs there is no alignment" in visible(html)
+    assert "−3.720" in visible(html)
 
 
 def test_texts_of_the_user_never_become_markup(run_folder: Path) -> None:

@@ -129,8 +129,13 @@ def _geometry(section: Section, folder: RunFolder) -> None:
     if states:
         for name, state in states.items():
             if isinstance(state.get("verdict"), str):
-                section.text(f"{name.capitalize()}: {state['verdict']}")
-        section.figure(figures.geometry_plane(states))
+                section.note(f"{name.capitalize()}: {state['verdict']}", "warning")
+        figure = figures.geometry_plane(states)
+        if figure.plot.data:
+            section.figure(figure)
+        else:
+            section.text("Without near pairs there is no alignment; what is known of the geometry:")
+            section.table(figure.table)
     elif value:
         section.note("The geometry in diagnostics.json is incomplete.", "warning")
 
@@ -149,11 +154,16 @@ def _errors(section: Section, folder: RunFolder) -> None:
     if "errors" in diagnostics and not diagnostics["errors"]:
         section.note("There is none: every query found what was expected first.", "good")
         return
-    errors = [item for item in sequence(_diagnostics(section, folder, "errors", "errors")) if isinstance(item, Mapping)]
+    errors = [
+        item
+        for item in sequence(_diagnostics(section, folder, "errors", "list of errors"))
+        if isinstance(item, Mapping)
+    ]
     if not errors:
         return
     section.text(
-        "Queries whose expected text was found furthest down, with the text that the model put first instead. "
+        "Queries whose expected text was found furthest down among the texts drawn for this page, with the text that "
+        "the model put first instead. "
         "Often such a list shows duplicates and wrong labels of the data before it shows faults of the model."
     )
     section.cases([_case(error) for error in errors[:_ERRORS]])

@@ -85,8 +85,9 @@ class Summary:
             return Markup("{} was {} before training; there is no evaluation after it{}").format(
                 name, fmt.number(before), tail
             )
-        went = "went" if fmt.number(before) != fmt.number(after) else "stayed"
-        return Markup("{} {} from {} to {}{}").format(name, went, fmt.number(before), strong(fmt.number(after)), tail)
+        if fmt.number(before) == fmt.number(after):
+            return Markup("{} stayed at {}{}").format(name, strong(fmt.number(after)), tail)
+        return Markup("{} went from {} to {}{}").format(name, fmt.number(before), strong(fmt.number(after)), tail)
 
     def _making(self) -> Markup | str:
         encoder = _name(find(self.config, "encoder", "model"))
@@ -154,7 +155,7 @@ class Summary:
             other = self.point(name)
             if other.low is None or other.high is None:
                 continue
-            label = "that before training" if name == BEFORE else f"that of {name}"
+            label = "the one before training" if name == BEFORE else f"{name}'s"
             side = "above" if after.low > other.high else "below" if after.high < other.low else "overlaps"
             apart[side].append(label)
         words = {

@@ -116,7 +116,7 @@ def geometry_plane(states: Mapping[str, Mapping[str, Any]]) -> Figure:
             mode="markers+text",
             marker={"color": BLUE if last else GREY, "size": 12, "symbol": "diamond" if last else "circle"},
             text=[hover_text(name)],
-            textposition="bottom center" if index and placed[index - 1][2] > alignment else "top center",
+            textposition=_away_from_arrow([point[2] for point in placed], index),
             textfont={"color": BLUE if last else GREY},
             cliponaxis=False,
             hovertemplate=f"{hover_text(name)}<br>uniformity %{{x:.3f}}<br>alignment %{{y:.3f}}<extra></extra>",
@@ -147,10 +147,16 @@ def geometry_plane(states: Mapping[str, Mapping[str, Any]]) -> Figure:
     columns = [Column("measure"), *(Column(name, "number", 3) for name in states)]
     caption = (
         "Alignment: how far apart the two items of a positive pair are (mean squared distance, 0 to 4). Uniformity: "
-        "how evenly all items cover the sphere (0: all in one place; about −4: evenly spread). Lower is better on "
-        "both; low alignment with uniformity near 0 is collapse."
+        "how evenly all items cover the sphere (0: all in one place; about −4: spread evenly in many dimensions). "
+        "Lower is better on both; low alignment with uniformity near 0 is collapse."
     )
     return Figure("Alignment and uniformity", figure, Table(columns, rows), caption)
+
+
+def _away_from_arrow(heights: Sequence[float], index: int) -> str:
+    """Above a point when the arrow that meets it comes from below or leaves downwards, else below."""
+    upwards = heights[index] > heights[index - 1] if index else len(heights) < 2 or heights[0] >= heights[1]
+    return "top center" if upwards else "bottom center"
 
 
 def _padded(values: Sequence[float]) -> list[float]:
