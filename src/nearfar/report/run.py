@@ -191,7 +191,8 @@ def _data_check(section: Section, folder: RunFolder) -> None:
     if "data-check.json" in folder.absent or "findings" not in check:
         section.note(folder.absent.get("data-check.json", "data-check.json holds no findings."), "absent")
         return
-    section.text(_checked(check))
+    if fmt.as_finite(check.get("rows")) is not None:
+        section.text(_checked(check))
     findings = [item for item in sequence(check["findings"]) if isinstance(item, Mapping)]
     if not findings:
         section.note("Nothing was found that could harm training or evaluation.", "good")
