@@ -32,15 +32,11 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate ``model`` by cosine similarity of its embeddings, by what the shape of ``data`` allows.
 
-    ====================  ==============================================================================
-    ================== data                  evaluation
-    main measure ====================  ==============================================================================
-    ================== scored pairs          correlation with the scores: :func:`~nearfar.evaluation.similarity`
-    ``spearman`` retrieval set         ranking of its documents: :func:`~nearfar.evaluation.retrieval`
-    ``ndcg@10`` pairs                 ranking of all positives (and negatives) of the set for each anchor
-    ``mrr`` labelled texts        nearest neighbours and linear probe: :func:`~nearfar.evaluation.classification`
-    ``probe_accuracy`` ====================
-    ==============================================================================  ==================
+    - scored pairs: correlation with the scores, :func:`~nearfar.evaluation.similarity`; main measure ``spearman``;
+    - retrieval set: ranking of its documents, :func:`~nearfar.evaluation.retrieval`; main ``ndcg@10``;
+    - pairs: ranking of all positives (and negatives) of the set for each anchor; main ``mrr``;
+    - labelled texts: nearest neighbours and linear probe, :func:`~nearfar.evaluation.classification`; main
+      ``probe_accuracy``.
 
     ``train`` are labelled texts to learn the classifiers from (cross-validation without them); ``measures`` those of
     a ranking; ``batch_size`` the texts embedded at once (default: the encoder's). Anchors and queries are embedded as
