@@ -299,6 +299,7 @@ def _both_log_sums(
         column_sum *= (reference - highest).exp()
         column_sum += scores.T @ (log_sum - highest).exp()
         reference = highest
+    reference = torch.where(reference == -torch.inf, 0, reference)
     column_log_sum = column_sum.log() + reference
     row_other = m - row_excluded - (row_near if only_negative else 0)
     column_other = n - column_excluded - (column_near if only_negative else 0)
@@ -312,7 +313,7 @@ def _both_log_sums(
         shared = None
         column_log_sum = _log_sums(problem, key, query, scale)
     return _Sides(
-        torch.where(row_log_sum == -torch.inf, 0, row_log_sum),
+        torch.where(row_log_sum == -torch.inf, reference, row_log_sum),  # a row without candidates: exp(-inf - .) is 0
         row_target / row_near.clamp_min(1),
         row_active,
         row_near.clamp_min(1),
