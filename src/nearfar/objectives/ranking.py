@@ -50,9 +50,10 @@ class PairwiseLogistic(RowObjective):
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         near, near_weight = compact(scores, positive)
         far, far_weight = compact(scores, negative)
-        weight = near_weight[:, :, None] * far_weight[:, None, :]
+        near_weight = near_weight / near_weight.sum(1, keepdim=True)  # apart: the product of small ones could vanish
+        far_weight = far_weight / far_weight.sum(1, keepdim=True)
         cost = F.softplus(far[:, None, :] - near[:, :, None])
-        return (weight * cost).sum((1, 2)) / weight.sum((1, 2))
+        return (near_weight[:, :, None] * far_weight[:, None, :] * cost).sum((1, 2))
 
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         if self.average == "rows":

@@ -33,13 +33,13 @@ def get(name: str, **arguments: Any) -> Objective:
     """
     cls, preset = find(name)
     arguments = {**preset, **arguments}
-    known = inspect.signature(cls.__init__).parameters
+    known = inspect.signature(cls).parameters
     takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     unknown = [argument for argument in arguments if argument not in known]
     if unknown and not takes_more:
         raise UsageError(
             f"{cls.name} takes no {', '.join(map(repr, unknown))}",
-            hint="it takes " + ", ".join(argument for argument in known if argument != "self"),
+            hint="it takes " + ", ".join(known),
         )
     return cls(**arguments)
 
