@@ -1,4 +1,4 @@
-"""Every row objective against plain loops over scalars in float64: value and every gradient, dense and tiled.
+"""Objectives against plain loops over scalars in float64: value and every gradient, dense and tiled.
 
 The loops are written from the papers' formulas and call nothing of nearfar; their gradients are those of autograd on
 scalar operations. Who is near whom is written out by loops too.
@@ -14,7 +14,19 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import Explicit, Graded, Labels, Paired, Relation, Temperature, Views, evaluate
-from nearfar.objectives import DCL, DCLW, InfoNCE, PairwiseLogistic, RowObjective, SupCon, Triplet
+from nearfar.objectives import (
+    DCL,
+    DCLW,
+    Alignment,
+    BarlowTwins,
+    InfoNCE,
+    PairwiseLogistic,
+    RowObjective,
+    SupCon,
+    Triplet,
+    VICReg,
+    ViewObjective,
+)
 
 Matrix = list[list[float]]
 Scalars = list[list[Tensor]]
@@ -633,3 +645,53 @@ def test_temperature_of_a_hundredth_does_not_overflow(cls: type[RowObjective], t
         assert loss.item() > 89  # beyond what exp can hold in float32
         assert torch.isfinite(one.grad).all()
         assert torch.isfinite(other.grad).all()
+
+
+# -- objectives on batch statistics ------------------------------------------------------------------------------------
+
+
+def _moments(view: Tensor, k: int, m: int, divisor: int) -> Tensor:
+    """The covariance of two dimensions."""
+    n = len(view)
+    mean_k, mean_m = (sum(view[i, c] for i in range(n)) / n for c in (k, m))
+    return sum((view[i, k] - mean_k) * (view[i, m] - mean_m) for i in range(n)) / divisor
+
+
+def _barlow_twins(a: Tensor, b: Tensor) -> Tensor:
+    n, d = a.shape
+    total = a.new_zeros(())
+    for k in range(d):
+        for m in range(d):
+            deviation_a, deviation_b = (_moments(a, k, k, n) + 1e-5).sqrt(), (_moments(b, m, m, n) + 1e-5).sqrt()
+            mean_a, mean_b = sum(a[i, k] for i in range(n)) / n, sum(b[i, m] for i in range(n)) / n
+            c = sum((a[i, k] - mean_a) / deviation_a * (b[i, m] - mean_b) / deviation_b for i in range(n)) / n
+            total = total + ((1 - c) ** 2 if k == m else 0.01 * c**2)
+    return total
+
+
+def _vicreg(a: Tensor, b: Tensor) -> Tensor:
+    n, d = a.shape
+    invariance = sum((a[i, k] - b[i, k]) ** 2 for i in range(n) for k in range(d)) / (n * d)
+    variance = covariance = a.new_zeros(())
+    for view in (a, b):
+        for k in range(d):
+            deviation = (_moments(view, k, k, n - 1) + 1e-4).sqrt()
+            variance = variance + (1 - deviation if deviation < 1 else 0 * deviation) / d / 2
+            covariance = covariance + sum(_moments(view, k, m, n - 1) ** 2 for m in range(d) if m != k) / d
+    return 10 * invariance + 20 * variance + 3 * covariance
+
+
+def _alignment(a: Tensor, b: Tensor) -> Tensor:
+    return sum((2 - 2 * _cosine(p, q)).sqrt() ** 3 for p, q in zip(a, b, strict=True)) / len(a)
+
+
+@pytest.mark.parametrize(
+    ("objective", "loops"),
+    [(BarlowTwins(0.01), _barlow_twins), (VICReg(10, 20, 3), _vicreg), (Alignment(3.0), _alignment)],
+)
+def test_view_objectives_equal_their_formula(objective: ViewObjective, loops: Callable[..., Tensor]) -> None:
+    a, b = (0.8 * _embeddings(50, 5, 3)).requires_grad_(), (1.3 * _embeddings(51, 5, 3)).requires_grad_()
+    found, expected = objective(a, b), loops(a, b)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    for one, other in zip(torch.autograd.grad(found, (a, b)), torch.autograd.grad(expected, (a, b)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
