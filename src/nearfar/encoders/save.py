@@ -36,6 +36,10 @@ def write_model(model: SentenceTransformer, folder: str | os.PathLike[str]) -> N
     from nearfar.encoders.pretrained import quiet
 
     with quiet():
+        if is_static(model):
+            from nearfar.encoders.distinct import is_distinct, portable
+
+            model = portable(model) if is_distinct(model) else model
         model.save(os.fspath(folder), create_model_card=False, safe_serialization=True)
 
 

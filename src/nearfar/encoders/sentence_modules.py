@@ -41,6 +41,16 @@ def module_class(name: str) -> Any:
     raise MissingExtraError("sentence-transformers", "text")
 
 
+def sparse_static_class() -> Any:
+    """``SparseStaticEmbedding`` of the installed version: which tokens a text holds."""
+    for home in ("sentence_transformers.sparse_encoder.modules", "sentence_transformers.sparse_encoder.models"):
+        try:
+            return importlib.import_module(home).SparseStaticEmbedding
+        except (ModuleNotFoundError, AttributeError):
+            continue
+    raise MissingExtraError("sentence-transformers", "text")
+
+
 def is_static(model: SentenceTransformer) -> bool:
     """Whether ``model`` begins with a static token table (an embedding bag over the tokens of a text)."""
     return isinstance(model[0], module_class("StaticEmbedding"))

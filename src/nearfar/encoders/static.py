@@ -38,6 +38,7 @@ def static_encoder(
     normalize: bool = False,
     max_length: int | None = None,
     initial: str | SentenceTransformer | None = None,
+    pooling: str = "mean",
 ) -> SentenceTransformer:
     """A new static encoder with a tokenizer trained on ``texts`` (see :mod:`nearfar.encoders.vocabulary`).
 
@@ -63,11 +64,16 @@ def static_encoder(
             - a model (object, folder or name as for :func:`nearfar.encoders.load`): its embedding of every token's
               text, see :func:`nearfar.encoders.distil.distilled_vectors`.
 
-    Raises :class:`UsageError` for sizes below 1, :class:`DataError` when there is no text.
+        pooling: ``"mean"`` of the vectors of all tokens (default), or ``"distinct"``: the sum over the distinct ones,
+            see :mod:`nearfar.encoders.distinct`; better where words recur, as in code and long documents.
+
+    Raises :class:`UsageError` for sizes below 1 and an unknown pooling, :class:`DataError` when there is no text.
     """
     for name, value in (("dimension", dimension), ("max_length", max_length)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1, not {value}")
+    if pooling not in ("mean", "distinct"):
+        raise UsageError(f"pooling must be 'mean' or 'distinct', not {pooling!r}")
     texts = texts if iter(texts) is not texts else list(texts)
     tokenizer = train_tokenizer(texts, vocabulary_size=vocabulary_size)
     if initial == "random":
@@ -82,7 +88,12 @@ def static_encoder(
             vectors = distilled_vectors(initial, tokenizer, dimension, frequency, seed=seed)
     if max_length is not None:
         tokenizer.enable_truncation(max_length)
-    modules = [module_class("StaticEmbedding")(tokenizer, embedding_weights=vectors)]
+    if pooling == "distinct":
+        from nearfar.encoders.distinct import DistinctEmbedding
+
+        modules = [DistinctEmbedding(tokenizer, vectors)]
+    else:
+        modules = [module_class("StaticEmbedding")(tokenizer, embedding_weights=vectors)]
     if normalize:
         modules.append(module_class("Normalize")())
     return sentence_transformer_class()(modules=modules)

@@ -112,10 +112,13 @@ def pretokenize(model: SentenceTransformer, texts: Iterable[str]) -> Tokenized:
 
 def _static_tokens(model: SentenceTransformer, texts: Iterable[str]) -> Tokenized:
     encode = batch_encoder(model.tokenizer)
+    distinct = getattr(model[0], "distinct", False)
     parts: list[npt.NDArray[np.int32]] = []
     lengths: list[int] = []
     for block in _blocks(texts, 4 * _BLOCK):
         tokens = [np.array(encoding.ids, dtype=np.int32) for encoding in encode(block)]
+        if distinct:
+            tokens = [np.unique(ids) for ids in tokens]
         lengths.extend(map(len, tokens))
         parts.append(np.concatenate(tokens))
     return Tokenized(ids=_joined(parts, np.int32), offsets=_offsets(lengths), static=True)
