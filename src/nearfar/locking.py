@@ -37,7 +37,9 @@ def only_one(path: str | os.PathLike[str], what: str) -> Iterator[None]:
             raise OutputError(
                 f"another process is {what}", where=str(place), hint="wait for it, or choose another output"
             ) from None
-        yield
-        place.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)
     finally:
         os.close(handle)
