@@ -8,7 +8,7 @@ import torch
 
 from nearfar import encoders
 from nearfar.encoders.distil import SIF_COEFFICIENT, principal_components
-from nearfar.encoders.static import document_frequency, idf_norms, static_encoder
+from nearfar.encoders.static import document_frequency, evenly_spaced, idf_norms, static_encoder
 from nearfar.errors import DataError, UsageError
 
 from .conftest import SCRIPTS, corpus
@@ -111,6 +111,18 @@ def test_principal_components_keep_the_variance():
     components = principal_components(rows, 6)
     np.testing.assert_allclose(components.var(axis=0).sum(), rows.var(axis=0).sum())
     assert (np.diff(components.var(axis=0)) <= 1e-9).all()
+
+
+def test_much_text_is_thinned_out_evenly():
+    texts = [f"{number:04}" for number in range(1000)]
+    assert evenly_spaced(texts, 4000) is texts
+    chosen = [int(text) for text in evenly_spaced(texts, 400)]
+    assert len(chosen) == 100
+    assert (chosen[0], chosen[-1]) == (0, 999)
+    assert set(np.diff(chosen)) <= {10, 11}
+    assert list(evenly_spaced(["long " * 100], 3)) == ["long " * 100]
+    generator = iter(texts)
+    assert evenly_spaced(generator, 3) is generator
 
 
 def test_initial_model_must_be_wide_enough(static_model):
