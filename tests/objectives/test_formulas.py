@@ -519,13 +519,24 @@ WAYS = [
 
 def _compare(case: Case, scenario: Scenario, *, two_sided: bool = False, reduction: str = "mean") -> None:
     expected = _by_loops(case, scenario, two_sided=two_sided, reduction=reduction)
+    has_closed_form = case.make().softmax_form is not None
     for way in WAYS:
+        if way.get("closed_form", True) is False and not has_closed_form:
+            continue
         found = _by_nearfar(case, scenario, two_sided=two_sided, reduction=reduction, **way)
         _assert_same(found, expected, scenario)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "scenario"),
+    [
+        (case, scenario)
+        for case in CASES
+        for scenario in SCENARIOS
+        # the smooth cost differs from the hinge only where the triplets are already chosen
+        if "smooth" not in case or scenario in ("several positives", "own labels", "weights", "duplicates")
+    ],
+)
 def test_row_objectives_equal_their_formula(case: str, scenario: str) -> None:
     _compare(CASES[case], SCENARIOS[scenario]())
 
