@@ -1,0 +1,110 @@
+"""Evaluation while training: the best weights so far, and when to give up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from nearfar.files import atomic_folder, write_json
+from nearfar.training.processes import is_main, on_main
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from nearfar.data import Examples, RetrievalSet
+    from nearfar.evaluation import Evaluation
+
+BEST = "best"
+
+Measures = dict[str, dict[str, float]]
+"""``{measure: {"value", "low", "high", "n"}}``."""
+
+
+class Evaluator:
+    """Evaluates ``encoder`` on ``data`` when called, on the main process; keeps the best ``method``'s weights in
+    ``folder/best``.
+
+    ``patience``: evaluations without a better main measure after which :attr:`exhausted` is true; None: never. A larger
+    value is better in all main measures. ``record(step, measures)`` is called with each result.
+    """
+
+    def __init__(
+        self,
+        encoder: SentenceTransformer,
+        data: Examples | RetrievalSet,
+        *,
+        method: nn.Module,
+        folder: Path,
+        main: str,
+        patience: int | None = None,
+        record: Callable[[int, Measures], None] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.data = data
+        self.method = method
+        self.folder = folder
+        self.main = main
+        self.patience = patience
+        self.record = record
+        self.seed = seed
+        self.history: list[tuple[int, float]] = []
+
+    def resume(self, history: list[tuple[int, float]]) -> None:
+        """Go on after evaluations ``(step, main measure)`` of an earlier part of the run."""
+        self.history = list(history)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Evaluate after ``step``: ``{measure: value}``, on every process."""
+        found = on_main(lambda: self._evaluate().to_dict())
+        self.history.append((step, found[self.main]["value"]))
+        if is_main() and found[self.main]["value"] > self._best_value():
+            self._keep(step, found)
+        if is_main() and self.record is not None:
+            self.record(step, found)
+        return {name: measure["value"] for name, measure in found.items()}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last ``patience`` evaluations were no better than one before them."""
+        if self.patience is None or len(self.history) <= self.patience:
+            return False
+        values = [value for _, value in self.history]
+        return max(values[-self.patience :]) <= max(values[: -self.patience])
+
+    def best(self) -> dict[str, Any] | None:
+        """``{"step", "measures"}`` of the best weights kept, or None."""
+        try:
+            found = json.loads((self.folder / BEST / "best.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def load_best(self) -> dict[str, Any] | None:
+        """Put the best weights into the method (on every process); what :meth:`best` says of them."""
+        from safetensors.torch import load_model
+
+        best = self.best()
+        if best is not None:
+            load_model(self.method, str(self.folder / BEST / "model.safetensors"))
+        return best
+
+    def _evaluate(self) -> Evaluation:
+        from nearfar import evaluation
+
+        return evaluation.evaluate(self.encoder, self.data, seed=self.seed)
+
+    def _best_value(self) -> float:
+        best = self.best()
+        return float(best["measures"][self.main]["value"]) if best is not None else float("-inf")
+
+    def _keep(self, step: int, measures: Measures) -> None:
+        from safetensors.torch import save_model
+
+        with atomic_folder(self.folder / BEST, overwrite=True) as place:
+            save_model(self.method, str(place / "model.safetensors"))
+            write_json(place / "best.json", {"step": step, "measures": measures})

@@ -1,0 +1,299 @@
+"""Before the first step: data read and checked, encoder and objective made, batches planned, sizes resolved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nearfar.errors import DataError, UsageError
+from nearfar.negatives import Batches, LabelBatches, NoDuplicateBatches
+from nearfar.objectives import Objective
+from nearfar.training import chunking, processes
+from nearfar.training.chunking import Chunking
+from nearfar.training.loading import TextBatches
+from nearfar.training.settings import NOT_OF_THE_RUN, TrainingSettings
+from nearfar.training.shapes import check_fit
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from nearfar.data import DataCheck, Examples, RetrievalSet
+
+LOG_LINES = 200
+EVALUATIONS = 3
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings whose value depends on encoder and data, as they are used."""
+
+    batch_size: int
+    steps: int
+    batches_per_epoch: int
+    learning_rate: float
+    objective_learning_rate: float
+    warmup_steps: int
+    max_gradient_norm: float
+    precision: str
+    evaluate_every: int
+    log_every: int
+    chunking: Chunking
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**self.__dict__, "chunking": self.chunking.to_dict()}
+
+
+@dataclass
+class Prepared:
+    """All that a run consists of."""
+
+    settings: TrainingSettings
+    examples: Examples
+    evaluation: Examples | RetrievalSet | None
+    objective: Objective
+    encoder: SentenceTransformer
+    check: DataCheck
+    batches: Batches
+    texts: TextBatches
+    resolved: Resolved
+    data: dict[str, Any]
+
+    @property
+    def run(self) -> str:
+        """A digest of everything that decides the weights: settings, data, what was resolved (hex)."""
+        settings = {name: value for name, value in self.settings.to_dict().items() if name not in NOT_OF_THE_RUN}
+        for name in ("data", "evaluate"):
+            settings.pop(name)  # where the data lies does not matter; its fingerprint does
+        prints = {name: entry.get("sha256") for name, entry in self.data.items()}
+        text = json.dumps([settings, prints, self.resolved.to_dict()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read(
+    settings: TrainingSettings, examples: Examples | None, evaluation: Examples | RetrievalSet | None
+) -> tuple[Examples, Examples | RetrievalSet | None]:
+    """The data to train and to evaluate on, read where it was not given."""
+    from nearfar import data
+
+    if examples is None:
+        if settings.data is None:
+            raise UsageError("there is no data to train on", hint="name a file, or give examples")
+        examples = data.read(settings.data, columns=settings.columns, max_bad_rows=settings.max_bad_rows)
+    if evaluation is None and settings.evaluate is not None:
+        if data.is_retrieval(settings.evaluate):
+            evaluation = data.read_retrieval(settings.evaluate, max_bad_rows=settings.max_bad_rows)
+        else:
+            evaluation = _read_evaluation(settings.evaluate, settings)
+    if evaluation is None and settings.hold_out is not None:
+        examples, evaluation = examples.split(settings.hold_out, settings.seed)
+    if isinstance(evaluation, data.Examples) and evaluation.shape == "texts":
+        raise DataError(
+            "texts alone cannot be evaluated on: nothing says which of them are near",
+            where=settings.evaluate,
+            hint="evaluate on pairs, scored pairs, labelled texts or a retrieval set",
+        )
+    return examples, evaluation
+
+
+def _read_evaluation(path: str, settings: TrainingSettings) -> Examples:
+    """Examples in the columns that the training data has, or else in columns with known names."""
+    from nearfar import data
+
+    try:
+        return data.read(path, columns=settings.columns, max_bad_rows=settings.max_bad_rows)
+    except DataError as error:
+        if settings.columns is None:
+            raise
+        try:
+            return data.read(path, max_bad_rows=settings.max_bad_rows)
+        except DataError:
+            raise error from None
+
+
+def prepare(
+    settings: TrainingSettings,
+    examples: Examples,
+    evaluation: Examples | RetrievalSet | None,
+    *,
+    encoder: SentenceTransformer | None = None,
+    resolved: dict[str, Any] | None = None,
+) -> Prepared:
+    """Make everything a run needs. ``encoder`` and ``resolved``: of a run that is resumed.
+
+    Raises what reading, checking and making raise: :class:`DataError`, :class:`UsageError`,
+    :class:`~nearfar.errors.ModelError`.
+    """
+    from nearfar import data, encoders
+    from nearfar.encoders.sentence_modules import is_static
+
+    seed_everything(settings.seed)
+    objective = settings.make_objective()
+    check_fit(objective, examples.shape, hard_negatives=len(examples.negatives))
+    if encoder is None:
+        encoder = _encoder(settings, examples)
+    encoder.to(_device(settings))
+    check_fit(objective, examples.shape, hard_negatives=len(examples.negatives), encoder=encoder)
+    static = is_static(encoder)
+    batch_size = settings.batch_size or (1024 if static else 64)
+    check = data.check(
+        examples,
+        batch_size=batch_size,
+        evaluation=evaluation,
+        token_lengths=encoders.token_lengths(encoder),
+        token_limit=encoders.token_limit(encoder),
+    )
+    check.raise_on_errors()
+    if settings.strict:
+        check.raise_if_strict()
+    batches = make_batches(settings, examples, objective, batch_size)
+    unique = isinstance(batches, NoDuplicateBatches)
+    texts = TextBatches(encoder, examples, unique=unique)
+    known = Chunking(**resolved["chunking"]) if resolved is not None else None
+    chosen = _resolve(settings, static, encoder, batches, texts, known)
+    texts.chunk_size = chosen.chunking.size
+    return Prepared(
+        settings=settings,
+        examples=examples,
+        evaluation=evaluation,
+        objective=objective,
+        encoder=encoder,
+        check=check,
+        batches=batches,
+        texts=texts,
+        resolved=chosen,
+        data=_describe_data(settings, examples, evaluation),
+    )
+
+
+def make_batches(settings: TrainingSettings, examples: Examples, objective: Objective, batch_size: int) -> Batches:
+    """The batches that fit the data: without repeated texts for pairs and texts, with at least two of a class for
+    labels."""
+    shared: dict[str, Any] = {"seed": settings.seed, "rank": processes.rank(), "processes": processes.world_size()}
+    with warnings.catch_warnings():
+        if not processes.is_main():
+            warnings.simplefilter("ignore")
+        if examples.shape == "labelled texts":
+            codes = examples.labels()[0]
+            if len(np.unique(codes)) < 2:
+                raise DataError("all labels are the same: there is nothing to tell apart")
+            return LabelBatches(codes, batch_size, **shared)
+        shared["drop_last"] = settings.drop_last
+        if settings.duplicates or examples.shape == "scored pairs":
+            return Batches(len(examples), batch_size, **shared)
+        names = ["anchor", "positive"] if examples.shape == "pairs" else ["text"]
+        return NoDuplicateBatches([examples.hashes(name) for name in names], batch_size, **shared)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's generators."""
+    import random
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _encoder(settings: TrainingSettings, examples: Examples) -> SentenceTransformer:
+    from nearfar import encoders
+
+    options: dict[str, Any] = {}
+    if settings.encoder == "static":
+        options = {
+            "texts": _Texts(examples),
+            "dimension": settings.dimension,
+            "vocabulary_size": settings.vocabulary_size,
+            "initial": settings.initial,
+            "pooling": settings.pooling,
+        }
+    return encoders.load(
+        settings.encoder,
+        seed=settings.seed,
+        normalize=settings.normalize,
+        max_length=settings.max_length,
+        device=str(_device(settings)),
+        **options,
+    )
+
+
+class _Texts:
+    """All texts of the examples, as often as they are iterated over, without holding them in memory."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def __iter__(self) -> Any:
+        return self._examples.texts()
+
+
+def _device(settings: TrainingSettings) -> torch.device:
+    if settings.device is not None:
+        return torch.device(settings.device)
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _resolve(
+    settings: TrainingSettings,
+    static: bool,
+    encoder: SentenceTransformer,
+    batches: Batches,
+    texts: TextBatches,
+    known: Chunking | None,
+) -> Resolved:
+    per_epoch = len(batches)
+    epochs = settings.epochs if settings.epochs is not None else (4.0 if static else 1.0)
+    steps = settings.steps if settings.steps is not None else max(1, math.ceil(epochs * per_epoch))
+    rate = settings.learning_rate if settings.learning_rate is not None else (2e-2 if static else 2e-5)
+    norm = settings.max_gradient_norm if settings.max_gradient_norm is not None else (0.0 if static else 1.0)
+    precision = settings.precision
+    if precision == "auto":
+        half = encoder.device.type == "cuda" and not static and torch.cuda.is_bf16_supported()
+        precision = "bf16" if half else "fp32"
+    if precision == "fp16" and encoder.device.type != "cuda":
+        raise UsageError("fp16 needs a GPU", where="--precision fp16", hint="use fp32 or bf16")
+    every = settings.evaluate_every or max(1, min(per_epoch, math.ceil(steps / EVALUATIONS)))
+    return Resolved(
+        batch_size=batches.batch_size,
+        steps=steps,
+        batches_per_epoch=per_epoch,
+        learning_rate=rate,
+        objective_learning_rate=settings.objective_learning_rate or max(rate, 1e-3),
+        warmup_steps=round(settings.warmup * steps),
+        max_gradient_norm=norm,
+        precision=precision,
+        evaluate_every=every,
+        log_every=settings.log_every or max(1, steps // LOG_LINES),
+        chunking=known
+        or chunking.choose(
+            encoder,
+            texts.tokens.lengths,
+            texts.texts_per_row * math.ceil(batches.batch_size / processes.world_size()),
+            chunk_size=settings.chunk_size,
+            half=precision != "fp32",
+        ),
+    )
+
+
+def _describe_data(
+    settings: TrainingSettings, examples: Examples, evaluation: Examples | RetrievalSet | None
+) -> dict[str, Any]:
+    from nearfar.data import Examples
+
+    def entry(source: Any, rows: int, shape: str, sha256: str) -> dict[str, Any]:
+        paths = [str(Path(path).absolute()) for path in (source if isinstance(source, list) else [source]) if path]
+        return {"path": paths[0] if len(paths) == 1 else paths, "rows": rows, "shape": shape, "sha256": sha256}
+
+    found = {"train": entry(examples.source, len(examples), examples.shape, examples.sha256())}
+    if isinstance(evaluation, Examples):
+        found["evaluation"] = entry(evaluation.source, len(evaluation), evaluation.shape, evaluation.sha256())
+    elif evaluation is not None:
+        found["evaluation"] = entry(evaluation.source, len(evaluation.queries), "retrieval set", evaluation.sha256())
+    return found

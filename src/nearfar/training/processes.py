@@ -1,0 +1,80 @@
+"""Several processes that train together, as torchrun starts them: how many, which writes, and agreeing on outcomes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from nearfar.errors import NearfarError, TrainingError
+
+PATIENCE = timedelta(hours=3)
+"""How long processes wait for each other; the main one evaluates alone."""
+
+
+def start(device: str | None = None) -> None:
+    """Join the processes that torchrun started (nothing happens without it, or when they are joined already).
+
+    On the CPU they talk by gloo, on GPUs by NCCL.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ or dist.is_initialized():
+        return
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+
+
+def world_size() -> int:
+    """The number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def process_group() -> dist.ProcessGroup | None:
+    """The group of all processes, or None where there is one."""
+    return dist.group.WORLD if world_size() > 1 else None
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and shows progress."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def on_main(action: Callable[[], Any]) -> Any:
+    """The result of ``action`` on the main process, given to all; where it raises, all processes raise.
+
+    The result must be made of plain Python values.
+    """
+    if world_size() == 1:
+        return action()
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
+    if is_main():
+        try:
+            outcome[0] = action()
+        except NearfarError as error:
+            outcome[1], failure = (error.message, error.where, error.hint), error
+        except Exception as error:
+            outcome[1], failure = (f"{type(error).__name__}: {error}", None, None), error
+    dist.broadcast_object_list(outcome, src=0)
+    if failure is not None:
+        raise failure
+    if outcome[1] is not None:
+        message, where, hint = outcome[1]
+        raise TrainingError(f"the main process failed: {message}", where=where, hint=hint)
+    return outcome[0]

@@ -1,0 +1,210 @@
+"""One call that trains: reads and checks data, makes encoder and objective, evaluates, trains, evaluates again and
+leaves a run folder from which all of it can be repeated, resumed and looked at."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nearfar.errors import TrainingError, UsageError
+from nearfar.locking import only_one
+from nearfar.training import folder as run_folder
+from nearfar.training import header, processes
+from nearfar.training.evaluating import Measures
+from nearfar.training.prepare import Prepared, prepare, read
+from nearfar.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from sentence_transformers import SentenceTransformer
+
+    from nearfar.data import Examples, RetrievalSet
+
+
+@dataclass
+class Run:
+    """What a training run made.
+
+    ``folder``: its run folder; ``encoder``: as trained (the best weights where there was an evaluation); ``before`` and
+    ``after``: measures, empty without evaluation data; ``main``: the name of the main one; ``steps`` done; ``seconds``:
+    "training", "total", ...; ``ended``: "all steps", "early stop", or the name of the signal that interrupted it.
+    """
+
+    folder: Path
+    encoder: SentenceTransformer
+    steps: int
+    ended: str
+    before: Measures = field(default_factory=dict)
+    after: Measures = field(default_factory=dict)
+    main: str | None = None
+    baselines: dict[str, Measures] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run ended before it was done; ``resume`` goes on with it."""
+        return self.ended not in ("all steps", "early stop")
+
+
+def train(
+    settings: TrainingSettings,
+    *,
+    examples: Examples | None = None,
+    evaluation: Examples | RetrievalSet | None = None,
+    console: Console | None = None,
+    command: Sequence[str] | None = None,
+) -> Run:
+    """Train by ``settings`` and write the run folder ``settings.output``.
+
+    Args:
+        examples, evaluation: data that is in memory; by default what the settings name is read.
+        console: where header, progress and warnings are shown (a ``rich`` console); None: silent.
+        command: written to config.json, so that it says how the run was started.
+
+    The folder holds config.json, data-check.json, versions.json and checkpoints/ from the start, metrics.jsonl while it
+    goes, and model/, metrics.json, diagnostics.json and report.html (with plotly) at the end. With ``settings.resume``
+    an interrupted run goes on from its config.json and last complete checkpoint to the same weights that it would have
+    had; of the settings only where and how it goes count then. A run that is complete is only loaded.
+
+    SIGINT (Ctrl-C) and SIGTERM end training after the present step with a checkpoint and a result that says so. Over
+    several processes (torchrun) all call this alike; the main one writes.
+
+    Raises :class:`UsageError`, :class:`~nearfar.errors.DataError`, :class:`~nearfar.errors.ModelError` for input that
+    cannot be used, :class:`~nearfar.errors.OutputError` before any work when the folder cannot be written, and
+    :class:`TrainingError` when loss or gradient are not finite (the weights before are in checkpoints/last-good) or a
+    run that is resumed had other data.
+    """
+    began = time.perf_counter()
+    if not settings.output:
+        raise UsageError("there is no place to write the run to", where="--output", hint="name a folder")
+    processes.start(settings.device)
+    say = _say(console)
+    path = Path(settings.output)
+    resolved: dict[str, Any] | None = None
+    encoder: SentenceTransformer | None = None
+    if settings.resume:
+        config = run_folder.read_config(path)
+        settings = run_folder.stored_settings(config, settings)
+        finished = _finished(path)
+        if finished is not None:
+            say(f"the run in {path} is complete")
+            return finished
+        resolved = config["resolved"]
+        encoder = _initial_encoder(path, settings)
+    else:
+        processes.on_main(lambda: run_folder.check_output(path, overwrite=settings.overwrite, weights=0))
+    examples, evaluation = read(settings, examples, evaluation)
+    for data in (examples, evaluation):
+        if data is not None:
+            say(data.describe())
+    run = prepare(settings, examples, evaluation, encoder=encoder, resolved=resolved)
+    if settings.resume:
+        _check_same_data(config, run, path)
+    else:
+        processes.on_main(lambda: _create(path, run, command))
+    if run.check.findings:
+        say(run.check.text())
+    for line in header.lines(run):
+        say(line)
+    if not processes.is_main():
+        return _train_in(path, run, console, began)
+    with only_one(path / run_folder.LOCK, "training in this folder"):
+        return _train_in(path, run, console, began)
+
+
+def _train_in(path: Path, run: Prepared, console: Console | None, began: float) -> Run:
+    from nearfar.training.fit import fit
+    from nearfar.training.results import before_training, finish
+
+    before = before_training(path, run)
+    fitted = fit(path, run, main=before.main, console=console)
+    result = Run(
+        folder=path,
+        encoder=run.encoder,
+        steps=fitted.steps,
+        ended=fitted.ended,
+        before=before.measures,
+        main=before.main,
+        baselines=before.baselines,
+        seconds={"training": fitted.seconds},
+    )
+    if fitted.interrupted:
+        if processes.is_main():
+            _say(console)(f"interrupted at step {fitted.steps:,} ({fitted.ended}); --resume goes on from there")
+        return result
+    result.after, result.seconds = finish(path, run, fitted, before, began, say=_say(console))
+    return result
+
+
+def _create(path: Path, run: Prepared, command: Sequence[str] | None) -> None:
+    weights = sum(value.numel() * value.element_size() for value in run.encoder.state_dict().values())
+    run_folder.check_output(path, overwrite=run.settings.overwrite, weights=weights)
+    found = run_folder.versions()
+    config = {
+        "nearfar": found["nearfar"],
+        "command": list(command) if command is not None else None,
+        "seed": run.settings.seed,
+        "settings": run.settings.to_dict(),
+        "resolved": run.resolved.to_dict(),
+        "data": run.data,
+        "processes": processes.world_size(),
+    }
+    files = {
+        run_folder.CONFIG: config,
+        "data-check.json": run.check.to_dict(),
+        "versions.json": found,
+        run_folder.METRICS: {},
+    }
+    run_folder.create(path, files, run.encoder)
+
+
+def _check_same_data(config: dict[str, Any], run: Prepared, path: Path) -> None:
+    for name, entry in config["data"].items():
+        now = run.data.get(name, {}).get("sha256")
+        if now != entry["sha256"]:
+            raise TrainingError(
+                f"the {name} data has changed since the run began"
+                if now
+                else f"the run had {name} data, and none was given",
+                where=", ".join(entry["path"]) if isinstance(entry["path"], list) else str(entry["path"]),
+                hint="restore the data, or start a new run",
+            )
+
+
+def _finished(path: Path) -> Run | None:
+    """The run in ``path`` if it is complete."""
+    from nearfar import encoders
+
+    try:
+        metrics = json.loads((path / run_folder.METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if "ended" not in metrics or not (path / run_folder.MODEL).is_dir():
+        return None
+    return Run(
+        folder=path,
+        encoder=encoders.load(path / run_folder.MODEL),
+        steps=metrics["steps"],
+        ended=metrics["ended"],
+        before=metrics.get("before", {}),
+        after=metrics.get("after", {}),
+        main=metrics.get("main"),
+        baselines=metrics.get("baselines", {}),
+        seconds=metrics.get("seconds", {}),
+    )
+
+
+def _initial_encoder(path: Path, settings: TrainingSettings) -> SentenceTransformer:
+    from nearfar import encoders
+
+    return encoders.load(path / run_folder.CHECKPOINTS / run_folder.INITIAL, device=settings.device)
+
+
+def _say(console: Console | None) -> Callable[[str], None]:
+    if console is None or not processes.is_main():
+        return lambda text: None
+    return lambda text: console.print(text, markup=False, highlight=False)

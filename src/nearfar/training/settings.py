@@ -1,0 +1,209 @@
+"""Everything that can be set about a training run, checked, and written so that the run can be repeated."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from nearfar.errors import UsageError
+from nearfar.objectives import Objective, get
+
+SCHEDULES = ("linear", "cosine", "constant")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+BASELINES = ("bm25",)
+POOLINGS = ("mean", "distinct")
+
+NOT_OF_THE_RUN = ("output", "overwrite", "resume", "workers", "tensorboard", "device")
+"""Settings that say where and how a run goes, not what it computes."""
+
+
+@dataclass
+class TrainingSettings:
+    """What ``nearfar train`` offers. Where the default is None, it depends on the encoder or the data:
+
+    ==========================  ================================================  =====================================
+    setting                     static encoder                                    transformer
+    ==========================  ================================================  =====================================
+    ``batch_size``              1,024                                             64
+    ``epochs``                  4                                                 1
+    ``learning_rate``           0.02 (a table of independent rows takes a         2e-5 (BERT's, Devlin et al., 2019)
+                                thousand times a network's rate)
+    ``max_gradient_norm``       no clipping                                       1 (as in transformers)
+    ==========================  ================================================  =====================================
+
+    Data:
+        data: file, folder or list of files to train on (see :func:`nearfar.data.read`); None when examples are given.
+        columns, max_bad_rows, strict: see :func:`nearfar.data.read`, :func:`nearfar.data.check`.
+        evaluate: file or folder to evaluate on (pairs, scored pairs, labelled texts or a retrieval set).
+        hold_out: share of the training data, in (0, 1), to evaluate on instead (:meth:`nearfar.data.Examples.split`).
+    Model:
+        encoder: "static", "minilm", a folder or a hub name (:func:`nearfar.encoders.load`).
+        dimension, vocabulary_size, initial, pooling: of a new static encoder.
+        max_length: tokens read of a text. normalize: end the encoder with a layer of length 1.
+        objective: name of an objective; parameters: its arguments (temperature, two_sided, ...).
+    Training:
+        batch_size: rows that are contrasted with each other, over all processes.
+        chunk_size: texts embedded at once, with cached gradients (:mod:`nearfar.training.cached`); None: chosen.
+        epochs; steps: instead of epochs.
+        learning_rate; objective_learning_rate: of the objective's own parameters, e.g. a learned temperature; None: the
+            larger of learning_rate and 0.001.
+        warmup: share of the steps (default 0.1) over which the rate rises from 0. schedule: how it falls then:
+            "linear" (default) or "cosine" to 0, or "constant".
+        weight_decay: decoupled (AdamW), default 0. max_gradient_norm: 0 for no clipping.
+        duplicates: allow rows with equal texts in a batch (default False).
+        drop_last: leave out an incomplete last batch.
+        precision: "auto" (bf16 for a transformer on a GPU that has it, else fp32), "fp32", "bf16", "fp16".
+        seed: of everything that is random.
+    While it goes:
+        evaluate_every: steps between evaluations; None: an epoch, but at least three times a run.
+        early_stop: evaluations without a better main measure after which to stop; None: never. The weights that were
+            best are exported in either case, when there is an evaluation.
+        log_every: steps between lines of metrics.jsonl; None: 200 lines a run.
+        checkpoint_every: steps between checkpoints; None: by the clock (:mod:`nearfar.training.flow`).
+        tensorboard: write events to the run folder's tensorboard/.
+    Result:
+        output: the run folder. overwrite: replace a run that is there. resume: go on with the run that is there.
+        baselines: what to hold the model against; "bm25" where the evaluation is retrieval.
+        workers: processes that make batches (0: none; batches are cheap once texts are tokenised).
+        device: "cpu", or None for a GPU if there is one.
+
+    Raises :class:`UsageError`, naming setting and value, for what cannot be used.
+    """
+
+    data: str | list[str] | None = None
+    output: str = ""
+    columns: str | None = None
+    evaluate: str | None = None
+    hold_out: float | None = None
+    encoder: str = "static"
+    dimension: int = 256
+    vocabulary_size: int = 30_000
+    initial: str | None = None
+    pooling: str = "mean"
+    max_length: int | None = None
+    normalize: bool = False
+    objective: str = "info-nce"
+    parameters: dict[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
+    chunk_size: int | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    learning_rate: float | None = None
+    objective_learning_rate: float | None = None
+    warmup: float = 0.1
+    schedule: str = "linear"
+    weight_decay: float = 0.0
+    max_gradient_norm: float | None = None
+    duplicates: bool = False
+    drop_last: bool = False
+    precision: str = "auto"
+    seed: int = 0
+    evaluate_every: int | None = None
+    early_stop: int | None = None
+    log_every: int | None = None
+    checkpoint_every: int | None = None
+    tensorboard: bool = False
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    max_bad_rows: int = 0
+    strict: bool = False
+    overwrite: bool = False
+    resume: bool = False
+    workers: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, os.PathLike):
+            self.data = os.fspath(self.data)
+        elif self.data is not None and not isinstance(self.data, str):
+            self.data = [os.fspath(path) for path in self.data]
+        for name in ("output", "evaluate", "encoder"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, os.fspath(value))
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("batch_size", "chunk_size", "steps", "evaluate_every", "early_stop", "log_every"):
+            self._at_least(name, 1)
+        for name in ("checkpoint_every", "dimension", "max_length"):
+            self._at_least(name, 1)
+        for name in ("max_bad_rows", "workers", "seed"):
+            self._at_least(name, 0)
+        self._positive("epochs")
+        for name in ("learning_rate", "objective_learning_rate"):
+            self._positive(name)
+        for name in ("weight_decay", "max_gradient_norm"):
+            self._number(name, 0.0, math.inf)
+        self._number("warmup", 0.0, 1.0)
+        if self.hold_out is not None:
+            self._number("hold_out", 0.0, 1.0)
+            if self.evaluate is not None:
+                raise UsageError("evaluation data and a share to hold out were both given", hint="give one of them")
+        self._one_of("schedule", SCHEDULES)
+        self._one_of("precision", PRECISIONS)
+        self._one_of("pooling", POOLINGS)
+        for name in self.baselines:
+            if name not in BASELINES:
+                raise _wrong("baselines", name, f"choose from {', '.join(BASELINES)}")
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("steps and epochs were both given", hint="give one of them")
+        if not isinstance(self.parameters, Mapping):
+            raise _wrong("parameters", self.parameters, "give a mapping, e.g. {'temperature': 0.05}")
+        self.make_objective()
+
+    def make_objective(self) -> Objective:
+        """The objective these settings name. Raises UsageError as :func:`nearfar.objectives.get` does."""
+        return get(self.objective, **self.parameters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        """Settings from names and values. Raises UsageError for a name that is no setting."""
+        known = [each.name for each in fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise UsageError(f"there is no setting {name!r}", hint=f"did you mean {near[0]!r}?" if near else None)
+        return cls(**dict(values))
+
+    def changed(self, other: TrainingSettings) -> list[str]:
+        """Names of settings of the run that were set here (differ from their defaults) and differ in ``other``."""
+        mine, theirs, plain = self.to_dict(), other.to_dict(), TrainingSettings().to_dict()
+        return [
+            name
+            for name, value in mine.items()
+            if name not in NOT_OF_THE_RUN and value != plain[name] and value != theirs[name]
+        ]
+
+    def _at_least(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise _wrong(name, value, f"give a whole number, {least} or more")
+
+    def _positive(self, name: str) -> None:
+        if getattr(self, name) is not None:
+            self._number(name, math.nextafter(0.0, 1.0), math.inf)
+
+    def _number(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not good or not low <= value <= high:
+            bounds = f"from {low:g} to {high:g}" if high < math.inf else ("above 0" if low > 0 else "0 or more")
+            raise _wrong(name, value, f"give a number {bounds}")
+
+    def _one_of(self, name: str, choices: Sequence[str]) -> None:
+        if getattr(self, name) not in choices:
+            raise _wrong(name, getattr(self, name), f"choose one of {', '.join(choices)}")
+
+
+def _wrong(name: str, value: Any, hint: str) -> UsageError:
+    return UsageError(f"{name.replace('_', ' ')} cannot be {value!r}", where=f"--{name.replace('_', '-')}", hint=hint)

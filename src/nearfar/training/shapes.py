@@ -1,0 +1,63 @@
+"""Which objectives can be trained on which data, and what to say when one cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from nearfar.errors import UsageError
+from nearfar.objectives import Objective, catalogue
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+KINDS = {
+    "pairs": ("row", "view"),
+    "labelled texts": ("row",),
+    "texts": ("row", "view"),
+    "scored pairs": ("point",),
+}
+"""The kinds of objectives that each shape of data can be trained with."""
+
+_ADVICE = {
+    ("row", "scored pairs"): "a row objective says which candidates are near and which far, not how near a single pair "
+    "is; to use one, keep the pairs that are near and name their columns anchor and positive",
+    ("view", "scored pairs"): "a view objective draws the two texts of every pair together, whatever their score",
+    ("view", "labelled texts"): "a view objective needs two views of each item, which labels do not give",
+    ("point", "pairs"): "a point objective needs a score for each pair: columns sentence1, sentence2, score",
+    ("point", "labelled texts"): "a point objective needs scored pairs: columns sentence1, sentence2, score",
+    ("point", "texts"): "a point objective needs scored pairs: columns sentence1, sentence2, score",
+}
+
+
+def check_fit(
+    objective: Objective, shape: str, *, hard_negatives: int = 0, encoder: SentenceTransformer | None = None
+) -> None:
+    """Raise :class:`UsageError` when ``objective`` cannot be trained on data of ``shape``, naming what fits."""
+    name = objective.name or type(objective).__name__
+    if shape not in KINDS:
+        raise UsageError(f"there is no shape of data {shape!r}", hint=f"choose one of {', '.join(KINDS)}")
+    if objective.kind not in KINDS[shape]:
+        fitting = [each.name for each in catalogue() if each.kind in KINDS[shape]]
+        raise UsageError(
+            f"{name} is a {objective.kind} objective and cannot be trained on {shape}: "
+            + _ADVICE[objective.kind, shape],
+            hint=f"objectives that fit {shape}: {', '.join(fitting)}",
+        )
+    if objective.kind == "view" and hard_negatives:
+        raise UsageError(
+            f"{name} contrasts two views and has no place for hard negatives",
+            hint="leave the negatives out: --columns anchor=...,positive=...",
+        )
+    if objective.kind != "point" and getattr(objective, "reduction", "mean") == "none":
+        raise UsageError(f"{name} with reduction='none' gives no single loss to train on")
+    if shape == "texts" and encoder is not None and not _has_dropout(encoder):
+        raise UsageError(
+            "texts alone are trained on by embedding each twice with different dropout, and this encoder has none",
+            hint="use a transformer encoder, or give pairs (anchor, positive)",
+        )
+
+
+def _has_dropout(encoder: Any) -> bool:
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in encoder.modules())
