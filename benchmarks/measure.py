@@ -58,7 +58,11 @@ def _status(field: str) -> int:
 def machine() -> str:
     """One line about the machine, for the table's head."""
     model = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"

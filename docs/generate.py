@@ -16,8 +16,8 @@ def objectives_page() -> str:
     """The table of all objectives, then a page each from its docstring."""
     lines = [
         NOTICE + "# Objectives\n",
-        "Row objectives cost a row of scores, view objectives the batch statistics of two views, point objectives single "
-        "scores. Get one by name: `nearfar.objectives.get(\"info-nce\", temperature=0.05)`, or by class: "
+        "Row objectives cost a row of scores, view objectives the batch statistics of two views, point objectives "
+        'single scores. Get one by name: `nearfar.objectives.get("info-nce", temperature=0.05)`, or by class: '
         "`nearfar.objectives.InfoNCE(temperature=0.05)`. In the terminal: `nearfar objectives dcl`.\n",
         "| name | kind | formula | also called | paper |",
         "|---|---|---|---|---|",
@@ -59,7 +59,11 @@ def command_line_page() -> str:
         for parameter in command.params:  # type: ignore[attr-defined]
             if parameter.name == "help":
                 continue
-            names = ", ".join(f"`{name}`" for name in parameter.opts) if parameter.param_type_name == "option" else f"`{parameter.name}`"
+            names = (
+                ", ".join(f"`{name}`" for name in parameter.opts)
+                if parameter.param_type_name == "option"
+                else f"`{parameter.name}`"
+            )
             default = "" if parameter.default is None or callable(parameter.default) else f"`{parameter.default}`"
             text = (getattr(parameter, "help", "") or "").replace("|", "\\|")
             lines.append(f"| {names} | {text} | {default} |")

@@ -14,10 +14,34 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("contrast", "data", "diagnostics", "encoders", "errors", "evaluation", "negatives", "objectives", "report", "search", "training")
+_ROOMS = (
+    "contrast",
+    "data",
+    "diagnostics",
+    "encoders",
+    "errors",
+    "evaluation",
+    "negatives",
+    "objectives",
+    "report",
+    "search",
+    "training",
+)
 
 if TYPE_CHECKING:
-    from nearfar import contrast, data, diagnostics, encoders, errors, evaluation, negatives, objectives, report, search, training
+    from nearfar import (
+        contrast,
+        data,
+        diagnostics,
+        encoders,
+        errors,
+        evaluation,
+        negatives,
+        objectives,
+        report,
+        search,
+        training,
+    )
 
 __all__ = ["__version__", *_ROOMS]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.data.checks import DataCheck, check
 from nearfar.data.columns import Layout
+from nearfar.data.documents import read_documents
 from nearfar.data.examples import Examples
 from nearfar.data.findings import Finding
 from nearfar.data.fingerprints import normalise
@@ -42,6 +43,7 @@ __all__ = [
     "is_retrieval",
     "normalise",
     "read",
+    "read_documents",
     "read_retrieval",
     "split_by_module",
 ]

@@ -20,7 +20,7 @@ from nearfar.data.values import BadValueError, Check, is_number, label_check, sc
 from nearfar.errors import DataError, UsageError
 
 Row = tuple[int, dict[str, Any]]
-_READERS: dict[str, Callable[[Source, ReadLog, int], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Source, ReadLog, int], Iterator[Row]]] = {
     "json": read_json,
     "jsonl": read_json,
     "csv": read_csv,
@@ -180,7 +180,7 @@ class _Intake:
                 self._progress(store.rows)
 
     def _take_rows(self, source: Source) -> None:
-        rows = _READERS[source.format](source, self._log, self._text_limit)
+        rows = READERS[source.format](source, self._log, self._text_limit)
         typed = source.format in ("json", "jsonl")
         head, names = _peek(rows)
         if not head:

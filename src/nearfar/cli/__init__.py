@@ -1,0 +1,1 @@
+"""The command line: ``nearfar demo``, ``train``, ``evaluate``, ``encode``, ``index``, ``search``, ``report``, ..."""
