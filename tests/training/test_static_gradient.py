@@ -38,10 +38,12 @@ def test_transposed_lists_give_the_gradient_of_the_table(lengths: list[int]) -> 
     assert torch.allclose(found, dense(ids, offsets, gradient, 7), atol=1e-6)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_quick_embedding_and_gradient_are_those_of_the_model(make_pairs: Any, normalize: bool) -> None:
+@pytest.mark.parametrize(("normalize", "pooling"), [(False, "mean"), (True, "mean"), (True, "distinct")])
+def test_quick_embedding_and_gradient_are_those_of_the_model(make_pairs: Any, normalize: bool, pooling: str) -> None:
     examples = make_pairs(40)
-    model = encoders.load("static", texts=list(examples.texts()), dimension=8, normalize=normalize, device="cpu")
+    model = encoders.load(
+        "static", texts=list(examples.texts()), dimension=8, normalize=normalize, pooling=pooling, device="cpu"
+    )
     batch = TextBatches(model, examples).batch(np.arange(40))
     features = batch["chunks"][0]
     assert static.TEXTS in features

@@ -60,6 +60,7 @@ class TextBatches(Dataset[Batch]):
         self.chunk_size = chunk_size
         self.tokens = _Tokens(encoder, examples)
         self.vocabulary = static.quick_vocabulary(encoder)
+        self.mean = self.vocabulary is not None and encoder[0].embedding.mode == "mean"
         self._exclude = self._hashes(examples, unique, hashes)
         self._labels = torch.from_numpy(examples.labels()[0]) if self.shape == "labelled texts" else None
         self._targets: torch.Tensor | None = None
@@ -111,7 +112,8 @@ class TextBatches(Dataset[Batch]):
         features = self.tokens.features(items)
         if self.vocabulary is not None:
             ids, offsets = features["input_ids"].numpy(), features["offsets"].numpy()
-            features.update(static.transposed(ids, np.append(offsets, len(ids)), self.vocabulary))
+            ends = np.append(offsets, len(ids))
+            features.update(static.transposed(ids, ends, self.vocabulary, mean=self.mean))
         return features
 
     def _hashes(
