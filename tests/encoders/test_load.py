@@ -105,6 +105,18 @@ def test_a_failed_save_leaves_nothing(static_model, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_cannot_be_written(static_model, tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    def fail(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(type(static_model), "save", fail)
+    with pytest.raises(OutputError, match="no space left"):
+        encoders.save(static_model, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_fingerprint_sees_weights_and_modules(static_model, static_folder):
     other = encoders.load(static_folder, device="cpu")
     with torch.no_grad():

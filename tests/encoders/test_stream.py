@@ -68,6 +68,7 @@ def test_interrupted_and_resumed_gives_the_same_bytes(model, source, tmp_path, s
     with pytest.raises(InterruptedHereError):
         encoders.encode_file(model, source, tmp_path / "part", window=40, batch_size=8, progress=interrupt_at(stop_at))
     assert not (tmp_path / "part.npy").exists()
+    assert (tmp_path / "part.npy.part").exists() == (stop_at > 40), "nothing finished, nothing left"
     seen = []
     result = encoders.encode_file(
         model, source, tmp_path / "part", window=40, batch_size=8, progress=lambda done, rows: seen.append((done, rows))
@@ -121,6 +122,7 @@ def test_work_of_another_job_is_not_continued(static_model, source, tmp_path):
     source.write_text('{"text": "something else"}\n')
     with pytest.raises(OutputError, match="another rows, source"):
         run()
+    assert (tmp_path / "out.npy.part").exists()
     assert run(resume=False).rows == 1
 
 

@@ -168,6 +168,15 @@ def test_approximate_kinds_from_end_to_end(kind, model, tmp_path):
     assert names == common | ({"vectors.faiss"} if kind == "ivfpq" else set())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_reported():
+    from nearfar.search.kinds import build_kind
+
+    vectors = np.random.default_rng(0).standard_normal((200, 64)).astype(np.float32)
+    with pytest.raises(OutputError, match="no space left"):
+        build_kind("hnsw", vectors, Path("/dev/full"))
+
+
 def test_too_few_documents_for_ivfpq(model, tmp_path):
     with pytest.raises(DataError, match="9,984") as caught:
         Index.build(tmp_path / "i", model, DOCUMENTS, kind="ivfpq")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nearfar.encoders.sentence_modules import is_static
+from nearfar.errors import OutputError
 from nearfar.files import atomic_folder
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ def save(model: SentenceTransformer, folder: str | os.PathLike[str], *, overwrit
 def write_model(model: SentenceTransformer, folder: str | os.PathLike[str]) -> None:
     """Write the files of ``model`` into ``folder``, in place.
 
-    No model card is written: the library's asks the hub about the base model.
+    No model card is written: the library's asks the hub about the base model. Raises :class:`OutputError` when the
+    weights cannot be written.
     """
+    from safetensors import SafetensorError
+
     from nearfar.encoders.pretrained import quiet
 
     with quiet():
@@ -40,7 +44,15 @@ def write_model(model: SentenceTransformer, folder: str | os.PathLike[str]) -> N
             from nearfar.encoders.distinct import is_distinct, portable
 
             model = portable(model) if is_distinct(model) else model
-        model.save(os.fspath(folder), create_model_card=False, safe_serialization=True)
+        try:
+            model.save(os.fspath(folder), create_model_card=False, safe_serialization=True)
+        except SafetensorError as error:
+            full = "No space left" in str(error)
+            raise OutputError(
+                f"cannot write: {'no space left' if full else str(error)}",
+                where=str(folder),
+                hint="free some space or choose another folder" if full else None,
+            ) from error
 
 
 def fingerprint(model: SentenceTransformer) -> str:

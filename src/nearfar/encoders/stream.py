@@ -203,25 +203,31 @@ def _run(
         done = 0
     with _writing(part):
         if done == 0:
+            state.unlink(missing_ok=True)
             part.write_bytes(header)
-        with open(part, "r+b") as file:
-            file.truncate(len(header) + done * row_bytes)
-            file.seek(0, os.SEEK_END)
-            for start in range(done, result.rows, window):
-                stop = min(start + window, result.rows)
-                embedded = encode(
-                    model,
-                    texts.take(start, stop),
-                    batch_size=batch_size,
-                    normalize=result.normalized,
-                    dtype=result.dtype,
-                    task=task,
-                    progress=_shifted(progress, start, result.rows),
-                )
-                file.write(embedded.data)
-                file.flush()
-                os.fsync(file.fileno())
-                write_json(state, {"job": job, "done": stop})
+        try:
+            with open(part, "r+b") as file:
+                file.truncate(len(header) + done * row_bytes)
+                file.seek(0, os.SEEK_END)
+                for start in range(done, result.rows, window):
+                    stop = min(start + window, result.rows)
+                    embedded = encode(
+                        model,
+                        texts.take(start, stop),
+                        batch_size=batch_size,
+                        normalize=result.normalized,
+                        dtype=result.dtype,
+                        task=task,
+                        progress=_shifted(progress, start, result.rows),
+                    )
+                    file.write(embedded.data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    write_json(state, {"job": job, "done": stop})
+        except BaseException:
+            if not state.exists():  # nothing worth keeping
+                part.unlink(missing_ok=True)
+            raise
         _write_sidecar(result, job)
         os.replace(part, result.path)
     state.unlink(missing_ok=True)

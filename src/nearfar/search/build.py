@@ -106,6 +106,8 @@ class _Work:
     def __init__(self, folder: Path, dimension: int, job: dict[str, Any]) -> None:
         self.folder, self.dimension, self.job = folder, dimension, job
         self.done = self._finished()
+        if self.done == 0:
+            (folder / _STATE).unlink(missing_ok=True)
         self._cut()
 
     def _finished(self) -> int:

@@ -156,8 +156,9 @@ class Index:
         were given.
 
         Fewer when there are fewer documents; none for a query that says nothing (empty, or without a token the
-        encoder knows), with a warning. An "exact" index finds exactly the nearest; "hnsw" and "ivfpq" nearly always
-        (the scores they report are exact). Scores agree between the kinds to about 1e-6.
+        encoder knows), with a warning. An "exact" index finds exactly the nearest; "hnsw" and "ivfpq" find most of
+        them (:mod:`nearfar.search.kinds` has measurements); the scores they report are exact. Scores agree between
+        the kinds to about 1e-6.
 
         Raises :class:`UsageError` when ``k`` is below 1 or ``queries`` is a single text.
         """

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.errors import DataError, UsageError
+from nearfar.errors import DataError, OutputError, UsageError
 from nearfar.search.vectors import Vectors, faiss_module
 
 KINDS = ("exact", "hnsw", "ivfpq")
@@ -18,8 +18,9 @@ HNSW_NEIGHBOURS = 32
 """M: links of a node (faiss's default; Malkov & Yashunin 2018 advise 5 to 48, more for high dimension and recall)."""
 HNSW_BUILD_WIDTH = 200
 """efConstruction (the default of hnswlib, the authors' own code; faiss's 40 is quicker to build and finds less)."""
-HNSW_SEARCH_WIDTH = 128
-"""efSearch, raised to twice the number of results asked for."""
+HNSW_SEARCH_WIDTH = 256
+"""efSearch, raised to twice the number of candidates. On 100,000 functions (half of them copies; d = 256), asked with
+docstrings, 0.985 of the ten nearest were found in 2 ms; 0.957 with 128, 0.996 with 512."""
 
 PQ_BITS = 8
 POINTS_PER_CENTROID = 39
@@ -27,6 +28,11 @@ POINTS_PER_CENTROID = 39
 FEWEST_FOR_IVFPQ = POINTS_PER_CENTROID * 2**PQ_BITS
 MOST_FOR_TRAINING = 256 * 2**PQ_BITS
 """More than 256 vectors for a centroid do not help (faiss's own limit)."""
+
+FEWEST_LISTS_READ = 16
+LISTS_READ = 0.25
+"""nprobe: the share of an ivfpq index's lists that a query reads. On the same functions, with 100 candidates compared
+exactly: 0.90 of the ten nearest, in 3 ms (asked with the beginnings of functions, 0.965); a sixteenth found 0.81."""
 
 _ADDED_AT_ONCE = 4096
 Progress = Callable[[int, int], None]
@@ -56,6 +62,8 @@ def build_kind(kind: str, vectors: Vectors, path: Path, progress: Progress | Non
     "hnsw" (Malkov & Yashunin 2018) holds the vectors and a graph over them in memory while it is built: (4 d + 8 M) n
     bytes and a little. With several threads the graph depends on their timing. "ivfpq" (Jégou, Douze & Schmid 2011)
     holds one byte for about four components: 4 √n lists, trained on a sample that is the same each time.
+
+    Raises :class:`OutputError` when ``path`` cannot be written.
     """
     faiss = faiss_module()
     count, dimension = vectors.shape
@@ -78,7 +86,13 @@ def build_kind(kind: str, vectors: Vectors, path: Path, progress: Progress | Non
         index.add(np.array(vectors[start:stop], dtype=np.float32, order="C"))
         if progress is not None:
             progress(stop, count)
-    faiss.write_index(index, str(path))
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        reason = "no space left" if "No space left" in str(error) else str(error).strip().split("\n")[0]
+        raise OutputError(
+            f"cannot write: {reason}", where=str(path), hint="free some space or choose another folder"
+        ) from error
     return parameters
 
 
@@ -95,6 +109,6 @@ def candidates(index: Any, kind: str, queries: Vectors, count: int) -> list[np.n
     if kind == "hnsw":
         parameters = faiss.SearchParametersHNSW(efSearch=max(HNSW_SEARCH_WIDTH, 2 * count))
     elif kind == "ivfpq":
-        parameters = faiss.SearchParametersIVF(nprobe=max(16, index.nlist // 16))
+        parameters = faiss.SearchParametersIVF(nprobe=max(FEWEST_LISTS_READ, round(LISTS_READ * index.nlist)))
     _, rows = index.search(queries, count, params=parameters)
     return [found[found >= 0] for found in rows]
