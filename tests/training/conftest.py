@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,31 @@ def make_pairs() -> Any:
 @pytest.fixture
 def make_labelled() -> Any:
     return labelled
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without the pictures of the report, which take seconds and are tested elsewhere; what the libraries keep
+    in memory is not searched for garbage at the start of each."""
+    gc.freeze()
+    from nearfar import diagnostics, report
+
+    monkeypatch.setattr(diagnostics, "collect", lambda *_, **__: {})
+    monkeypatch.setattr(report, "write", lambda folder: Path(folder) / "report.html")
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``interrupt_at(step)``: send this process a signal (Ctrl-C) after that step."""
+    import signal
+
+    from nearfar.training import ContrastiveMethod
+
+    def arrange(step: int, number: signal.Signals = signal.SIGINT) -> None:
+        def after_step(_: Any, now: int) -> None:
+            if now == step:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(ContrastiveMethod, "after_step", after_step)
+
+    return arrange

@@ -173,10 +173,10 @@ def test_without_gradients_only_the_loss_is_computed() -> None:
 
 
 def test_it_cannot_be_differentiated_twice() -> None:
-    network, objective, chunks, loss = setting(torch.float64)
+    network, _, chunks, loss = setting(torch.float64)
     value = loss_of_chunks(network, chunks, loss, list(network.parameters()))
     (first,) = torch.autograd.grad(value, network.first.weight, create_graph=True)
-    with pytest.raises(RuntimeError, match="does not require grad|once_differentiable"):
+    with pytest.raises(RuntimeError, match=r"does not require grad|once_differentiable"):
         torch.autograd.grad(first.sum(), network.first.weight)
 
 

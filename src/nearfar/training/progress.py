@@ -87,8 +87,9 @@ class Recorder(TrainerCallback):
         if found is None:
             return {}
         verdict = found.get("verdict")
-        if verdict is not None and verdict.split(":")[0] not in self._told:
-            self._told.add(verdict.split(":")[0])
+        kind = " ".join(str(verdict).split()[:4])
+        if verdict is not None and kind not in self._told:
+            self._told.add(kind)
             message = f"step {state.global_step:,}: {verdict}"
             if self.say is not None:
                 self.say(message)

@@ -1,9 +1,9 @@
 """A quick gradient for static encoders on the CPU.
 
-The gradient of a token table under a mean (or sum) of token vectors is itself a bag of rows: that of token t is the sum,
-over the texts that hold it, of the text's gradient divided by its length (or not). So it is computed by the same vectorised kernel as
-the forward pass, on the transposed (token -> texts) lists, which are made once a batch in linear time. torch's own
-kernel sorts and adds row by row: six times slower at 100,000 tokens and d = 256, for the same bits.
+The gradient of a token table under a mean (or sum) of token vectors is itself a bag of rows: that of token t is the
+sum, over the texts that hold it, of the text's gradient divided by its length (or not). So it is computed by the same
+vectorised kernel as the forward pass, on the transposed (token -> texts) lists, which are made once a batch in linear
+time. torch's own kernel sorts and adds row by row: six times slower at 100,000 tokens and d = 256, for the same bits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def transposed(
     """The transpose of texts -> tokens, for tokens 0..``size`` - 1.
 
     ``ids [t]`` holds all token ids, text i from ``offsets[i]`` to ``offsets[i + 1]`` (``offsets [n + 1]``). Returns the
-    texts of token j at ``starts[j]:starts[j + 1]`` and the weight of each: one over the text's length, or 1 unless ``mean``.
+    texts of token j at ``starts[j]:starts[j + 1]`` and the weight of each: one over the text's length, or 1 unless
+    ``mean``.
     """
     from scipy.sparse import csr_matrix
 
@@ -45,8 +46,8 @@ def transposed(
 
 
 def quick_vocabulary(encoder: SentenceTransformer) -> int | None:
-    """The size of the token table, when ``encoder`` begins with a plain mean or sum of token vectors in float32, on the CPU;
-    None for other encoders, which take their own way."""
+    """The size of the token table, when ``encoder`` begins with a plain mean or sum of token vectors in float32, on the
+    CPU; None for other encoders, which take their own way."""
     bag: Any = getattr(encoder[0], "embedding", None)
     quick = (
         isinstance(bag, nn.EmbeddingBag)

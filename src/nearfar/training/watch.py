@@ -22,7 +22,8 @@ def look(method: Method, loss: float, *, warmed_up: bool = True) -> dict[str, An
     its first texts' embeddings, ``"trivial_loss"`` where there is one, and ``"verdict"``, in plain words, when
     something is wrong. None when there is nothing to look at.
 
-    ``warmed_up``: whether the run is far enough for a loss at its trivial value to mean something.
+    ``warmed_up``: whether the run is far enough for what is wrong to be its own doing; before, no verdict is given (a
+    pretrained transformer may well begin as a narrow cone).
     """
     embeddings = method.embeddings if isinstance(method, ContrastiveMethod) else None
     if not isinstance(method, ContrastiveMethod) or embeddings is None:
@@ -34,13 +35,14 @@ def look(method: Method, loss: float, *, warmed_up: bool = True) -> dict[str, An
 
     similarity, rank = random_similarity(sample), effective_rank(sample)
     found: dict[str, Any] = {"random_similarity": similarity, "effective_rank": rank}
-    verdict = collapse_verdict(
-        random_similarity=similarity, effective_rank=rank, shape=(sample.shape[0], sample.shape[1])
-    )
+    verdict = None
+    if warmed_up:
+        shape = (sample.shape[0], sample.shape[1])
+        verdict = collapse_verdict(random_similarity=similarity, effective_rank=rank, shape=shape)
     trivial = trivial_loss(method)
     if trivial is not None:
         found["trivial_loss"] = trivial
-        if verdict is None and warmed_up and trivial > 0 and loss >= (1 - AT_TRIVIAL) * trivial:
+        if verdict is None and warmed_up and trivial > 0 and abs(loss - trivial) <= AT_TRIVIAL * trivial:
             verdict = (
                 f"The loss {loss:.3f} is what it is when all candidates score alike ({trivial:.3f}): nothing is being "
                 "learnt. Raise the learning rate, or check that anchors and positives belong together."
