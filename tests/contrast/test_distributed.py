@@ -64,6 +64,14 @@ def _by_grades(queries: slice, keys: slice) -> Relation:
     return Graded({int(i): GRADES[int(i)] for i in ids}, ids, KEY_IDS[keys])
 
 
+def _by_a_tensor_of_grades(queries: slice, keys: slice) -> Relation:
+    grades = torch.zeros(10, 10)
+    for query, judged in GRADES.items():
+        for key, grade in judged.items():
+            grades[query, key] = grade
+    return Graded(grades, QUERY_IDS[queries], KEY_IDS[keys])
+
+
 def _changed(queries: slice, keys: slice) -> Relation:
     def weigh(near: Tensor, far: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         return near * (1.0 + rows[:, None]), far * (0.5 + (rows[:, None] - 2 * columns).abs())
@@ -107,6 +115,9 @@ CASES: dict[str, Case] = {
     "dclw where one process has no positive": Case(lambda: DCLW(temperature=_learned()), False, _only_first_process),
     "triplet semi-hard": Case(
         lambda: Triplet("semi-hard", average="active"), True, lambda q, k: Labels(QUERY_LABELS[q])
+    ),
+    "pairwise graded by a tensor and ids": Case(
+        lambda: PairwiseLogistic(average="pairs", two_sided=True), False, _by_a_tensor_of_grades
     ),
     "pairwise graded": Case(lambda: PairwiseLogistic(average="pairs", two_sided=True), False, _by_grades),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -240,6 +242,33 @@ def test_double_backward_of_tiles_is_refused(name: str, reduction: str) -> None:
                     torch.autograd.grad(gradient.square().sum(), wanted, retain_graph=True)
         with pytest.raises(RuntimeError, match='memory="dense"'):
             (loss + gradients[0].square().sum()).backward()
+
+
+class Held:
+    """A tensor that a graph holds for its backward pass."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("cls", [InfoNCE, Triplet])
+def test_a_tiled_graph_holds_no_scores(cls: type[RowObjective], reduction: str) -> None:
+    """Nor the items, unless backward has to visit the tiles again."""
+    held: weakref.WeakSet[Held] = weakref.WeakSet()
+
+    def pack(value: Tensor) -> Held:
+        one = Held(value)
+        held.add(one)
+        return one
+
+    query, key = _items(0, 40).requires_grad_(), _items(1, 50).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda one: one.value):
+        loss = evaluate(cls(reduction=reduction, score="dot"), query, key, memory="tiled", tile_rows=9)
+        assert held
+    gc.collect()
+    assert loss.requires_grad
+    assert sum(one.value.numel() for one in held) <= (query.numel() + key.numel() + 1 if reduction == "none" else 0)
 
 
 @pytest.mark.parametrize("two_sided", [False, True])

@@ -109,6 +109,13 @@ class Multiplications(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def test_closed_form_and_denominator_cannot_contradict_each_other() -> None:
+    with pytest.raises(TypeError, match="softmax_form is 'negative', decoupled = False"):
+        type("Contradiction", (InfoNCE,), {"softmax_form": "negative"})
+    assert type("Decoupled", (InfoNCE,), {"decoupled": True}).softmax_form == DCL.softmax_form == "negative"
+    assert DCLW.softmax_form is None
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("two_sided", "products"), [(False, 3), (True, 4)])
 def test_matrix_products(two_sided: bool, products: int, dtype: torch.dtype) -> None:

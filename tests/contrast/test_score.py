@@ -41,7 +41,7 @@ def test_values(name: str) -> None:
 @pytest.mark.parametrize("name", SCORES)
 def test_first_and_second_derivatives(name: str) -> None:
     score = get(name)
-    inputs = (_items(2, 3).requires_grad_(), _items(3, 4).requires_grad_())
+    inputs = ((0.2 * _items(2, 3)).requires_grad_(), (0.2 * _items(3, 4)).requires_grad_())
     assert torch.autograd.gradcheck(lambda q, k: _scores(score, q, k), inputs)
     assert torch.autograd.gradgradcheck(lambda q, k: _scores(score, q, k), inputs)
 
@@ -70,6 +70,20 @@ def test_gradient_of_distance_zero_is_zero() -> None:
         key = torch.tensor([[1.0, 2.0]], requires_grad=True)
         score(query, key).sum().backward()
         assert query.grad.tolist() == key.grad.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_gradients_that_may_be_differentiated_again_are_the_same(name: str) -> None:
+    query, key = _items(8, 4), _items(9, 5)
+    key[1], key[2] = query[1], 0.5 * query[2]
+    query.requires_grad_()
+    key.requires_grad_()
+    plain, again = (
+        torch.autograd.grad(_scores(get(name), query, key).exp().sum(), (query, key), create_graph=create_graph)
+        for create_graph in (False, True)
+    )
+    for one, other in zip(plain, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_near_duplicates_keep_their_direction() -> None:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nearfar.contrast.relation import Relation, Rows
-from nearfar.contrast.tiles import Counts, Problem, keep, kept
+from nearfar.contrast.tiles import Counts, Problem, keep, kept, tie
 
 if TYPE_CHECKING:
     from nearfar.contrast.engine import RowCosts
@@ -122,16 +122,17 @@ def _apply(
 ) -> Tensor:
     scale = torch.as_tensor(scale, dtype=query.dtype, device=query.device)
     wanted = torch.is_grad_enabled() and any(value.requires_grad for value in (query, key, scale))
-    loss: Tensor = function.apply(problem, counts, wanted, query, key, scale)
+    loss: Tensor = function.apply(problem, counts, tie((query, key, scale), wanted), query, key, scale)
     return loss
 
 
 class _OneSided(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, problem: Problem, counts: Counts, wanted: bool, query: Tensor, key: Tensor, scale: Tensor
+        ctx: Any, problem: Problem, counts: Counts, ties: Tensor | None, query: Tensor, key: Tensor, scale: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(query, key, scale)
+        wanted = ties is not None
+        ctx.save_for_backward(ties)
         buffer = query.new_empty(problem.step, key.shape[0])
         d_query = torch.empty_like(query) if wanted else None
         d_key = torch.zeros_like(key) if wanted else None
@@ -181,9 +182,10 @@ def _finished(
 class _TwoSided(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, problem: Problem, counts: Counts, wanted: bool, query: Tensor, key: Tensor, scale: Tensor
+        ctx: Any, problem: Problem, counts: Counts, ties: Tensor | None, query: Tensor, key: Tensor, scale: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(query, key, scale)
+        wanted = ties is not None
+        ctx.save_for_backward(ties)
         buffer = query.new_empty(problem.step, key.shape[0])
         sides = _both_log_sums(problem, query, key, scale, buffer, counts)
         row_weight = _side_weight(problem, sides.row_active, query.dtype)

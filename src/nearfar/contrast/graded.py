@@ -15,13 +15,14 @@ from nearfar.contrast.relation import Relation, Weights, integers, matches
 class Graded(Relation):
     """Pairs judged with a grade >= 0; the positive weight of a pair is its grade.
 
-    ``relevance``: a dense ``[n, m]`` tensor of grades (all pairs judged) or a sparse one; or judgements as
-    ``{query id: {key id: grade}}``; or as three vectors ``(query ids, key ids, grades)``. With judgements,
-    ``query_ids [n]`` and ``key_ids [m]`` say which items are present. A pair judged 0 is far. An unjudged pair is far
-    too (``unjudged="far"``, what retrieval with in-batch negatives assumes) or ignored (``unjudged="ignored"``).
+    ``relevance``: a dense tensor of grades (all pairs judged) or a sparse one, rows queries and columns keys; or
+    judgements as ``{query id: {key id: grade}}``; or as three vectors ``(query ids, key ids, grades)``, no pair twice.
+    ``query_ids [n]`` and ``key_ids [m]`` say which items are present; without them the rows and columns of the tensor
+    are. A pair judged 0 is far. An unjudged pair is far too (``unjudged="far"``, what retrieval with in-batch negatives
+    assumes) or ignored (``unjudged="ignored"``).
 
     Over several processes give ids of the global batch and at least the judgements of each process's own queries; a
-    tensor of grades cannot say how it continues on other processes and raises ValueError there.
+    tensor of grades without ids cannot say how it continues on other processes and raises ValueError there.
 
     Holds O(judgements + n + m). Negative or non-finite grades raise ValueError.
     """
@@ -36,6 +37,7 @@ class Graded(Relation):
     ) -> None:
         if unjudged not in ("far", "ignored"):
             raise ValueError(f"Graded: unjudged must be 'far' or 'ignored', got {unjudged!r}")
+        self.by_position = query_ids is None or key_ids is None
         if isinstance(relevance, Tensor):
             if relevance.dim() != 2:
                 raise ValueError(f"Graded: relevance must be [n, m], got {tuple(relevance.shape)}")
@@ -58,7 +60,6 @@ class Graded(Relation):
         grades = grades if grades.is_floating_point() else grades.to(torch.get_default_dtype())
         if not bool(((grades >= 0) & torch.isfinite(grades)).all()):
             raise ValueError("Graded: grades must be finite and >= 0")
-        self.by_position = isinstance(relevance, Tensor)
         super().__init__({"id": integers(query_ids, "query_ids")}, {"id": integers(key_ids, "key_ids")})
         self.judged = _by_query(queries.to(torch.long), keys.to(torch.long), grades)
         self.unjudged = unjudged

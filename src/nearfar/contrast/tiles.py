@@ -133,7 +133,7 @@ def tiled(
     function = _TiledCosts if problem.objective.reduction == "none" else _TiledLoss
     # grad mode is off inside a Function's forward, so whether a gradient is wanted has to be told to it
     wanted = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
-    loss: Tensor = function.apply(problem, counts, wanted, *inputs)  # type: ignore[no-untyped-call]
+    loss: Tensor = function.apply(problem, counts, tie(inputs, wanted), *inputs)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -209,8 +209,9 @@ class _TiledLoss(torch.autograd.Function):
     """Sum or mean of the rows' costs; the gradient is computed during forward, tile by tile."""
 
     @staticmethod
-    def forward(ctx: Any, problem: Problem, counts: Counts, wanted: bool, *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(*inputs)
+    def forward(ctx: Any, problem: Problem, counts: Counts, ties: Tensor | None, *inputs: Tensor) -> Tensor:
+        wanted = ties is not None
+        ctx.save_for_backward(ties)
         query, key, scale, *others = inputs
         needed = tuple(wanted and need for need in ctx.needs_input_grad[3:])
         sums = _Sums(inputs, needed)
@@ -252,21 +253,28 @@ def kept(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
     return once(ctx, scaled) if torch.is_grad_enabled() else scaled
 
 
+def tie(inputs: tuple[Tensor, ...], wanted: bool) -> Tensor | None:
+    """An empty tensor that hangs on the graph of all inputs without holding them; None where no gradient is wanted."""
+    if not wanted:
+        return None
+    return torch.cat([value.reshape(-1)[:0].to(inputs[0]) for value in inputs if value.requires_grad])
+
+
 def once(ctx: Any, gradients: list[Tensor | None]) -> list[Tensor | None]:
-    """The gradients, tied to the saved inputs and refusing to be differentiated again.
+    """The gradients, tied to the inputs and refusing to be differentiated again.
 
     Under ``create_graph=True`` they would otherwise be constants of the graph, and a second derivative would silently
     miss a term.
     """
-    anchors = [value for value in ctx.saved_tensors if value.requires_grad]
-    return [None if value is None else _Once.apply(value, *anchors) for value in gradients]  # type: ignore[no-untyped-call]
+    ties = ctx.saved_tensors[0]
+    return [None if value is None else _Once.apply(value, ties) for value in gradients]  # type: ignore[no-untyped-call]
 
 
 class _Once(torch.autograd.Function):
-    """Passes a gradient on as a function of ``anchors``, whose derivative is an error."""
+    """Passes a gradient on as a function of ``ties``, whose derivative is an error."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, *anchors: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, ties: Tensor) -> Tensor:
         return value.view_as(value)
 
     @staticmethod
@@ -278,8 +286,8 @@ class _TiledCosts(torch.autograd.Function):
     """The costs of single rows; backward visits the tiles again, since their upstream gradients differ by row."""
 
     @staticmethod
-    def forward(ctx: Any, problem: Problem, counts: Counts, wanted: bool, *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(*inputs)
+    def forward(ctx: Any, problem: Problem, counts: Counts, ties: Tensor | None, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(ties, *inputs)
         query, key, scale, *others = inputs
         costs = query.new_zeros(query.shape[0])
         for rows in problem.tiles():
@@ -292,8 +300,9 @@ class _TiledCosts(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         problem: Problem = ctx.problem
         with torch.no_grad(), without_autocast(gradient.device):
-            query, key, scale, *others = ctx.saved_tensors
-            sums = _Sums(ctx.saved_tensors, ctx.needs_input_grad[3:])
+            _, *inputs = ctx.saved_tensors
+            query, key, scale, *others = inputs
+            sums = _Sums(tuple(inputs), ctx.needs_input_grad[3:])
             for rows in problem.tiles():
                 tile = _Tile(problem, rows, query, key, scale, others, Counts(query.device), True)
                 with torch.enable_grad():

@@ -17,9 +17,9 @@ from nearfar.objectives.registry import register
 class SoftmaxObjective(RowObjective):
     """Base of the family whose cost is ``log sum_{j in denominator} exp(s_ij) - mean_{p near i} s_ip``.
 
-    The denominator is all positives and negatives, or the negatives alone (``decoupled``). ``softmax_form`` tells the
-    engine which closed form of the gradient it may use, "all" or "negative"; None makes it differentiate :meth:`rows`.
-    A subclass that writes a part of the formula anew leaves the closed form behind.
+    The denominator holds all positives and negatives, or with ``decoupled`` the negatives alone. ``softmax_form`` tells
+    the engine which closed form of the gradient it may use, "all" or "negative"; None makes it differentiate
+    :meth:`rows`. It follows from ``decoupled``, and is None for a subclass that writes a part of the formula anew.
     """
 
     decoupled: ClassVar[bool] = False
@@ -27,9 +27,14 @@ class SoftmaxObjective(RowObjective):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        anew = {"rows", "denominator", "active", "weights"} & cls.__dict__.keys()
-        if anew and "softmax_form" not in cls.__dict__:
+        own = cls.__dict__.keys()
+        closed_form = "negative" if cls.decoupled else "all"
+        if "softmax_form" not in own and {"rows", "denominator", "active", "weights"} & own:
             cls.softmax_form = None
+        elif "softmax_form" not in own and "decoupled" in own:
+            cls.softmax_form = closed_form
+        if cls.softmax_form not in (None, closed_form):
+            raise TypeError(f"{cls.__name__}: softmax_form is {cls.softmax_form!r}, decoupled = {cls.decoupled}")
 
     def denominator(self, positive: Tensor, negative: Tensor) -> Tensor:
         """The weights ``[t, m]`` of the columns in the normalising sum."""
@@ -132,7 +137,6 @@ class DCL(SoftmaxObjective):
     paper = "Yeh 2022, Decoupled Contrastive Learning, arXiv:2110.06848"
     default_temperature = 0.1
     decoupled = True
-    softmax_form: str | None = "negative"
 
 
 @register
