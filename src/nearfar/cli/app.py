@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from nearfar import __version__
@@ -20,6 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+# typer carries a click of its own in later versions; this is the base of its usage errors in all of them
+_CallError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def _version(wanted: bool) -> None:
@@ -53,15 +56,12 @@ def run(arguments: list[str] | None = None) -> NoReturn:
 
     try:
         code = app(args=arguments, prog_name="nearfar", standalone_mode=False)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.exceptions.Abort:
-        console.failure("interrupted")
-        sys.exit(1)
-    except click.ClickException as error:
-        error.show()
+    except _CallError as error:
+        error.show()  # type: ignore[attr-defined]
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         console.failure("interrupted")
         sys.exit(1)
     except BrokenPipeError:

@@ -27,7 +27,7 @@ def failure(message: str, *, where: str | None = None, hint: str | None = None) 
         block.append(f"\n  where: {where}", style="dim")
     if hint:
         block.append(f"\n  mend:  {hint}", style="green")
-    err.print(block)
+    err.print(block, soft_wrap=not err.is_terminal)
 
 
 def warning(message: str) -> None:

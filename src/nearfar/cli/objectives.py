@@ -50,10 +50,10 @@ def show(
             f"{name} stands for {cls.name} with " + ", ".join(f"{k}={v}" for k, v in preset.items()), markup=False
         )
     console.out.print(f"{cls.paper}\n", markup=False)
-    console.out.print(inspect.cleandoc(cls.__doc__ or ""), markup=False)
+    console.out.print(inspect.cleandoc(cls.__doc__ or ""), markup=False, soft_wrap=True)
     defaults = [
         str(parameter)
         for parameter in inspect.signature(cls).parameters.values()
         if parameter.name not in ("args", "kwargs")
     ]
-    console.out.print(f"\n{cls.__name__}({', '.join(defaults)})", markup=False, style="dim")
+    console.out.print(f"\n{cls.__name__}({', '.join(defaults)})", markup=False, style="dim", soft_wrap=True)

@@ -74,8 +74,10 @@ def find(
     from nearfar import search
 
     place = folder / "index" if (folder / "index" / "index.json").is_file() else folder
-    if not place.exists():
-        raise UsageError(f"there is no index {str(folder)!r}", hint="make one with nearfar index, or run nearfar demo")
+    if not (place / "index.json").is_file():
+        raise UsageError(
+            "there is no index here", where=str(folder), hint="make one: nearfar index MODEL DOCUMENTS --output INDEX"
+        )
     found = search.Index.open(place).search(queries, k=k)
     for query, hits in zip(queries, found, strict=True):
         if as_json:

@@ -1,0 +1,267 @@
+"""The command line end to end, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nearfar.cli.app import run
+
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "fast",
+    "slow",
+    "sort",
+    "list",
+    "array",
+    "file",
+    "open",
+    "read",
+    "write",
+    "graph",
+    "node",
+    "edge",
+    "tree",
+    "hash",
+    "map",
+    "set",
+    "queue",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    drawn = random.Random(0)
+
+    def words(count: int) -> str:
+        return " ".join(drawn.choice(WORDS) for _ in range(count))
+
+    rows = []
+    for _ in range(200):
+        anchor = words(5)
+        rows.append({"anchor": anchor, "positive": " ".join([*anchor.split()[:2], words(3)])})
+    write = {
+        "pairs.jsonl": [json.dumps(row) for row in rows[:160]],
+        "dev.jsonl": [json.dumps(row) for row in rows[160:]],
+        "documents.jsonl": [json.dumps({"id": f"d{i}", "text": words(6), "title": f"T{i}"}) for i in range(50)],
+        "broken.jsonl": [json.dumps(rows[0]), '{"anchor": "x", ', json.dumps(rows[1])],
+        "equal.jsonl": [json.dumps(rows[0])] * 20,
+        "one.jsonl": [json.dumps(rows[0])],
+        "empty.jsonl": [],
+    }
+    for name, lines in write.items():
+        (folder / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+class Called:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: Any) -> tuple[int, str, str]:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run([str(argument) for argument in arguments])
+        captured = self.capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def nearfar(capsys: pytest.CaptureFixture[str]) -> Called:
+    return Called(capsys)
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Path:
+    folder = place / "runs" / "mine"
+    with pytest.raises(SystemExit) as stop:
+        run(
+            ["train", str(place / "pairs.jsonl"), "--encoder", "static", "--dimension", "16", "--objective", "infonce",
+             "--temperature", "0.05", "--two-sided", "--batch-size", "32", "--epochs", "2",
+             "--evaluate", str(place / "dev.jsonl"), "--output", str(folder)]
+        )  # fmt: skip
+    assert stop.value.code == 0
+    return folder
+
+
+def test_train_leaves_a_whole_run_folder(trained: Path) -> None:
+    names = {item.name for item in trained.iterdir()}
+    assert {
+        "model",
+        "config.json",
+        "metrics.json",
+        "metrics.jsonl",
+        "data-check.json",
+        "versions.json",
+        "report.html",
+    } <= names
+    config = json.loads((trained / "config.json").read_text())
+    assert config["settings"]["parameters"] == {"temperature": 0.05, "two_sided": True}
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["main"] == "mrr"
+    assert metrics["after"]["mrr"]["value"] > metrics["before"]["mrr"]["value"] - 0.2
+    assert "bm25" in metrics["baselines"]
+
+
+def test_train_refuses_what_is_there_and_resumes_what_is_done(place: Path, trained: Path, nearfar: Called) -> None:
+    code, _, err = nearfar("train", place / "pairs.jsonl", "--output", trained)
+    assert code == 1
+    assert "exists already" in err
+    assert "--overwrite" in err
+    code, out, _ = nearfar("train", "--resume", "--output", trained, "--json")
+    assert code == 0
+    assert json.loads(out)["steps"] == 10
+
+
+def test_evaluate_reports_intervals_and_a_baseline(place: Path, trained: Path, nearfar: Called) -> None:
+    code, out, _ = nearfar("evaluate", trained, place / "dev.jsonl", "--baseline", "bm25", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["bm25"]["main"] == "mrr"
+    measure = found[str(trained)]["measures"]["mrr"]
+    assert measure["low"] <= measure["value"] <= measure["high"]
+    assert measure["n"] == 40
+    code, out, _ = nearfar("evaluate", trained, place / "dev.jsonl")
+    assert code == 0
+    assert "95 % interval" in out
+
+
+def test_index_and_search(place: Path, trained: Path, nearfar: Called) -> None:
+    code, out, _ = nearfar(
+        "index", trained, place / "documents.jsonl", "--output", place / "index", "--overwrite", "--json"
+    )
+    assert (code, json.loads(out)["documents"]) == (0, 50)
+    first = json.loads((place / "documents.jsonl").read_text().splitlines()[0])
+    code, out, _ = nearfar("search", place / "index", first["text"], "green tree", "-k", "3", "--json")
+    hits = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert len(hits) == 6
+    assert (hits[0]["id"], hits[0]["rank"], hits[0]["fields"]) == (first["id"], 1, {"title": first["title"]})
+    assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
+    code, out, _ = nearfar("search", place / "index", first["text"], "-k", "2")
+    assert code == 0
+    assert first["title"] in out
+    code, _, err = nearfar("search", trained, "x")
+    assert code == 2
+    assert "nearfar index" in err
+
+
+def test_encode_writes_the_vectors_of_the_model(place: Path, trained: Path, nearfar: Called) -> None:
+    from nearfar import encoders
+
+    code, out, _ = nearfar(
+        "encode", trained, place / "documents.jsonl", "--column", "text", "--output", place / "vectors", "--json"
+    )
+    assert (code, json.loads(out)["rows"]) == (0, 50)
+    texts = [json.loads(line)["text"] for line in (place / "documents.jsonl").read_text().splitlines()]
+    expected = encoders.encode(encoders.load(trained / "model"), texts)
+    np.testing.assert_allclose(np.load(place / "vectors.npy"), expected, atol=1e-6)
+    code, _, err = nearfar(
+        "encode", trained, place / "documents.jsonl", "--column", "text", "--output", place / "vectors"
+    )
+    assert code == 1
+    assert "exists already" in err
+
+
+def test_report_is_written_again(trained: Path, nearfar: Called) -> None:
+    (trained / "report.html").unlink()
+    code, out, _ = nearfar("report", trained)
+    assert code == 0
+    assert out.strip().endswith("report.html")
+    assert (trained / "report.html").stat().st_size > 10_000
+
+
+def test_data_check(place: Path, nearfar: Called) -> None:
+    code, out, _ = nearfar(
+        "data", "check", place / "pairs.jsonl", "--batch-size", "32", "--evaluate", place / "dev.jsonl"
+    )
+    assert code == 0
+    assert "160 rows" in out
+    code, out, _ = nearfar("data", "check", place / "equal.jsonl", "--json")
+    assert code == 0
+    assert {finding["name"] for finding in json.loads(out)["findings"]} >= {"all-rows-equal"}
+    assert nearfar("data", "check", place / "equal.jsonl", "--strict")[0] == 1
+
+
+def test_a_broken_line_is_named_and_can_be_skipped(place: Path, nearfar: Called) -> None:
+    code, _, err = nearfar("data", "check", place / "broken.jsonl")
+    assert code == 1
+    assert "line 2" in err
+    code, out, _ = nearfar("data", "check", place / "broken.jsonl", "--max-bad-rows", "1", "--json")
+    assert code == 0
+    assert json.loads(out)["rows"] == 2
+
+
+def test_objectives_are_listed_and_explained(nearfar: Called) -> None:
+    code, out, _ = nearfar("objectives", "--json")
+    listed = json.loads(out)
+    assert code == 0
+    assert {"name", "kind", "aliases", "paper"} == set(listed[0])
+    assert {"info-nce", "supcon", "dcl", "triplet", "vicreg", "binary-nce"} <= {entry["name"] for entry in listed}
+    assert "info-nce" in nearfar("objectives")[1]
+    code, out, _ = nearfar("objectives", "clip")
+    assert code == 0
+    assert "clip stands for info-nce with" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["train", "pairs.jsonl", "--output", "o", "--temperature", "0"], 2, "temperature"),
+        (["train", "pairs.jsonl", "--output", "o", "--temperature=-1"], 2, "temperature"),
+        (["train", "pairs.jsonl", "--output", "o", "--temperature", "nan"], 2, "temperature"),
+        (["train", "pairs.jsonl", "--output", "o", "--objective", "info-nec"], 2, "did you mean"),
+        (["train", "pairs.jsonl", "--output", "o", "--set", "margin=1"], 2, "takes no 'margin'"),
+        (["train", "pairs.jsonl", "--output", "o", "--encoder", "not/here/at-all"], 1, "model"),
+        (["train", "empty.jsonl", "--output", "o"], 1, "empty"),
+        (["train", "one.jsonl", "--output", "o"], 1, "1 row cannot be contrasted"),
+        (["train", "equal.jsonl", "--output", "o"], 1, "same text"),
+        (["train", "pears.jsonl", "--output", "o"], 1, "did you mean"),
+        (["train", "--output", "o"], 2, "no data"),
+        (["train", "--nonsense"], 2, "No such option"),
+        (["search", "o"], 2, "Missing"),
+        (["objectives", "nothing"], 2, "there is no objective"),
+        (["encode", "pairs.jsonl", "pairs.jsonl", "--output", "v"], 1, "model"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_block(
+    place: Path, nearfar: Called, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, said: str
+) -> None:
+    monkeypatch.chdir(place)
+    found, _, err = nearfar(*arguments)
+    assert found == code
+    assert said in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not (place / "o").exists()
+
+
+def test_debug_shows_the_traceback(place: Path) -> None:
+    with pytest.raises(Exception, match="did you mean"):
+        run(["train", str(place / "pears.jsonl"), "--output", str(place / "o"), "--debug"])
+
+
+def test_help_of_every_command_shows_an_example(nearfar: Called) -> None:
+    for command in ("demo", "train", "evaluate", "encode", "index", "search", "report", "objectives"):
+        code, out, _ = nearfar(command, "--help")
+        assert code == 0
+        assert f"nearfar {command}" in " ".join(out.split())
+    assert nearfar("data", "check", "--help")[0] == 0
+    assert nearfar("--version")[1].startswith("nearfar ")
+
+
+def test_as_a_module_in_a_process_of_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nearfar", "objectives", "dcl"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "Decoupled" in done.stdout
