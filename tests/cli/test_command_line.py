@@ -26,15 +26,9 @@ WORDS = [
     "file",
     "open",
     "read",
-    "write",
     "graph",
     "node",
-    "edge",
     "tree",
-    "hash",
-    "map",
-    "set",
-    "queue",
 ]
 
 
