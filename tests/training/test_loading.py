@@ -111,14 +111,14 @@ def test_chunking_is_chosen_by_memory(bert_model: Any, static_model: Any, monkey
     assert (static.size, static.cached) == (None, False)
     monkeypatch.setattr(chunking_module, "_memory", lambda: 2.0**30)
     small = choose(bert_model, lengths, 64)
-    assert (small.size, small.cached) == (64, False)
+    assert (small.size, small.cached) == (16, False)
     per_token = 68 * 2 * 16
-    monkeypatch.setattr(chunking_module, "_memory", lambda: 4.0 * 64 * 20 * per_token)  # a batch of 64 just fits
-    assert not choose(bert_model, lengths, 64).cached
+    monkeypatch.setattr(chunking_module, "_memory", lambda: 4.0 * 17 * 20 * per_token)  # a batch of 17 just fits
+    assert not choose(bert_model, lengths, 17).cached
     large = choose(bert_model, lengths, 1000)
     assert large.cached
-    assert large.size == 32  # half of the budget, a power of two
-    assert choose(bert_model, lengths, 1000, half=True).size == 64
+    assert large.size == 8  # half of the budget, a power of two
+    assert choose(bert_model, lengths, 1000, half=True).size == 16
     monkeypatch.setattr(chunking_module, "_memory", lambda: 1.0)
     assert choose(bert_model, lengths, 1000).size == 8
     asked = choose(static_model, lengths, 100, chunk_size=30)
