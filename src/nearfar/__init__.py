@@ -29,19 +29,17 @@ _ROOMS = (
 )
 
 if TYPE_CHECKING:
-    from nearfar import (
-        contrast,
-        data,
-        diagnostics,
-        encoders,
-        errors,
-        evaluation,
-        negatives,
-        objectives,
-        report,
-        search,
-        training,
-    )
+    from nearfar import contrast as contrast
+    from nearfar import data as data
+    from nearfar import diagnostics as diagnostics
+    from nearfar import encoders as encoders
+    from nearfar import errors as errors
+    from nearfar import evaluation as evaluation
+    from nearfar import negatives as negatives
+    from nearfar import objectives as objectives
+    from nearfar import report as report
+    from nearfar import search as search
+    from nearfar import training as training
 
 __all__ = ["__version__", *_ROOMS]
 

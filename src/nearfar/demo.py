@@ -29,16 +29,17 @@ QUESTIONS = (
     "compute the pairwise distances between two sets of points",
 )
 
-# Chosen on the modules held out by seed 100, which no reported figure uses.
+# Chosen on the modules that seed 100 holds out, which no reported figure uses.
 SETTINGS: dict[str, Any] = {
     "encoder": "static",
-    "dimension": 512,
+    "dimension": 768,
+    "vocabulary_size": 10_000,
     "pooling": "distinct",
     "objective": "info-nce",
     "parameters": {"temperature": 0.05, "two_sided": True},
-    "batch_size": 2_048,
-    "epochs": 5.0,
-    "learning_rate": 0.015,
+    "batch_size": 1_024,
+    "epochs": 4.0,
+    "learning_rate": 0.01,
 }
 
 

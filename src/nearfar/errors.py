@@ -6,8 +6,8 @@ from __future__ import annotations
 class NearfarError(Exception):
     """An error that is meant to be read by the user.
 
-    ``message`` says what was wrong, ``where`` names the place (file, line, column, option), ``hint`` says how to mend it.
-    The command line prints the three as one block without a traceback and exits with ``exit_code``.
+    ``message`` says what was wrong, ``where`` names the place (file, line, column, option), ``hint`` says how to mend
+    it. The command line prints the three as one block without a traceback and exits with ``exit_code``.
     """
 
     exit_code = 1

@@ -62,7 +62,9 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     """
     final = Path(path)
     if final.exists() and not overwrite:
-        raise OutputError("the output exists already", where=str(final), hint="choose another folder, or pass --overwrite")
+        raise OutputError(
+            "the output exists already", where=str(final), hint="choose another folder, or pass --overwrite"
+        )
     temporary: Path | None = None
     try:
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write = {
         "pairs.jsonl": [json.dumps(row) for row in rows[:160]],
         "dev.jsonl": [json.dumps(row) for row in rows[160:]],
-        "documents.jsonl": [json.dumps({"id": f"d{i}", "text": words(6), "title": f"T{i}"}) for i in range(50)],
+        "documents.jsonl": [json.dumps({"id": f"d{i}", "text": words(6), "name": f"T{i}"}) for i in range(50)],
         "broken.jsonl": [json.dumps(rows[0]), '{"anchor": "x", ', json.dumps(rows[1])],
         "equal.jsonl": [json.dumps(rows[0])] * 20,
         "one.jsonl": [json.dumps(rows[0])],
@@ -140,11 +140,11 @@ def test_index_and_search(place: Path, trained: Path, nearfar: Called) -> None:
     hits = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert len(hits) == 6
-    assert (hits[0]["id"], hits[0]["rank"], hits[0]["fields"]) == (first["id"], 1, {"title": first["title"]})
+    assert (hits[0]["id"], hits[0]["rank"], hits[0]["fields"]) == (first["id"], 1, {"name": first["name"]})
     assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
     code, out, _ = nearfar("search", place / "index", first["text"], "-k", "2")
     assert code == 0
-    assert first["title"] in out
+    assert first["id"] in out
     code, _, err = nearfar("search", trained, "x")
     assert code == 2
     assert "nearfar index" in err

@@ -23,7 +23,7 @@ from nearfar.contrast import (
     tiles,
 )
 from nearfar.errors import UsageError
-from nearfar.objectives import DCL, DCLW, InfoNCE, PairwiseLogistic, RowObjective, SupCon, Triplet
+from nearfar.objectives import DCL, DCLW, InfoNCE, PairwiseLogistic, RowObjective, SupCon, Triplet, get
 
 WAYS: dict[str, dict[str, Any]] = {
     "dense": {"memory": "dense"},
@@ -349,3 +349,20 @@ def test_costs_of_rows_have_no_two_sides() -> None:
     with pytest.raises(ValueError, match="two-sided"):
         objective(scores=torch.ones(2, 2))
     assert objective(torch.ones(4, 3), relation=Views(2)).shape == (4,)  # items among themselves have one side
+
+
+@pytest.mark.parametrize("name", ["supcon", "triplet", "dcl"])
+def test_ready_made_scores_of_items_among_themselves_leave_out_the_diagonal(name: str) -> None:
+    z = torch.randn(9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    objective = get(name)
+    own = objective.score.embed(z)
+    scores = objective.score(own, own)
+    for relation in (Labels(torch.arange(9) % 3), Views(3)):
+        expected = objective(z, relation=relation)
+        assert torch.allclose(objective(scores=scores, relation=relation), expected, atol=1e-12)
+        never = torch.zeros(9, 9, dtype=torch.bool)
+        assert torch.allclose(objective(scores=scores, relation=relation.ignore(never)), expected, atol=1e-12)
+    rows = Labels(torch.arange(9) % 3, torch.arange(9) % 3)  # two sets that happen to be equally large
+    assert not torch.allclose(
+        objective(scores=scores, relation=rows), objective(z, relation=Labels(torch.arange(9) % 3))
+    )

@@ -1,5 +1,10 @@
 """Importing this module registers all commands."""
 
-from nearfar.cli import data, demo, encode, evaluate, objectives, report, search, train
-
-__all__ = ["data", "demo", "encode", "evaluate", "objectives", "report", "search", "train"]
+import nearfar.cli.data
+import nearfar.cli.demo
+import nearfar.cli.encode
+import nearfar.cli.evaluate
+import nearfar.cli.objectives
+import nearfar.cli.report
+import nearfar.cli.search
+import nearfar.cli.train  # noqa: F401

@@ -60,8 +60,8 @@ def show(found: object) -> None:
     )
     for question, hits in found.hits.items():
         console.out.print(f"\n{question}", style="bold", markup=False)
-        rows = [(f"{hit.score:.2f}", hit.fields["where"], one_line(hit.fields["summary"], 70)) for hit in hits]
-        console.out.print(console.table(["score", "function", "what it says"], rows, right=[0]))
+        answers = [(f"{hit.score:.2f}", hit.fields["where"], one_line(hit.fields["summary"], 70)) for hit in hits]
+        console.out.print(console.table(["score", "function", "what it says"], answers, right=[0]))
     console.out.print(
         f"\nreport: {found.folder / 'report.html'}   ({found.seconds['training']:.0f} s of training, "
         f"{found.seconds['total']:.0f} s in all)",

@@ -108,7 +108,9 @@ def evaluate_with_report(
         query: embeddings ``[n, d]``, floating point.
         key: embeddings ``[m, d]``; None contrasts the queries among themselves, which needs a ``relation``.
         relation: who is near whom; None pairs query i with key i, keys beyond n being hard negatives.
-        scores: ready-made scores ``[n, m]`` instead of embeddings; divided by the temperature, never normalised.
+        scores: ready-made scores ``[n, m]`` instead of embeddings; divided by the temperature, never normalised, always
+            evaluated dense. Square ones under a relation that describes one set of items (``Labels(y)``, ``Views(k)``)
+            are scores of the items among themselves: the diagonal does not count.
         memory: "dense", "tiled", or "auto" (dense while the score matrix takes at most 1 MiB).
         tile_rows: rows of a tile; by default as many as fit in 64 MiB of working memory.
         group: a process group; the loss is then that of the global batch (every process sees its value) and the
@@ -250,7 +252,9 @@ def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -
     if not n or not m:
         raise ValueError(f"scores has no {'columns' if n else 'rows'}, got {tuple(scores.shape)}")
     scores = at_least_float32(scores)
-    relation = (Paired() if relation is None else relation).bind(n, m, self_contrast=False, device=scores.device)
+    relation = Paired() if relation is None else relation
+    self_contrast = relation.among_themselves and n == m
+    relation = relation.bind(n, m, self_contrast=self_contrast, device=scores.device)
 
     def one(values: Tensor, side: Relation) -> tuple[Tensor, Report]:
         state: dict[str, Tensor] = {}
@@ -263,7 +267,7 @@ def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -
         return loss, Report(values.shape[0], *counts.values(), "dense", max(values.shape[0], 1), False)
 
     loss, report = one(scores, relation)
-    if objective.two_sided:
+    if objective.two_sided and not self_contrast:
         _check_two_sided(objective)
         backward, back_report = one(scores.T, relation.transpose())
         return (loss + backward) / 2, _sum_reports(report, back_report)

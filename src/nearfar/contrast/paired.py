@@ -156,6 +156,10 @@ class Views(Paired):
         super().__init__(ids)
         self.count = count
 
+    @property
+    def among_themselves(self) -> bool:
+        return True
+
     def bind(self, n: int, m: int, *, self_contrast: bool, device: torch.device) -> Relation:
         if not self_contrast:
             raise ValueError("Views: give all views as one query tensor (torch.cat([z1, z2])) and no key")

@@ -60,6 +60,11 @@ class Relation:
         """The tile of ``rows`` against all keys as a :class:`SparseTile`, or None where the relation is not sparse."""
         return None
 
+    @property
+    def among_themselves(self) -> bool:
+        """Whether this relation, as it was made, describes one set of items rather than queries and keys."""
+        return False
+
     # -- what everybody uses --------------------------------------------------------------------------------------
 
     @property
@@ -191,6 +196,10 @@ class Labels(Relation):
         key = None if key_labels is None else {"label": integers(key_labels, "key_labels")}
         super().__init__({"label": integers(labels, "labels")}, key)
 
+    @property
+    def among_themselves(self) -> bool:
+        return self.key_state is None
+
     def weigh(self, query: dict[str, Tensor], key: dict[str, Tensor]) -> Weights:
         positive = (query["label"][:, None] == key["label"][None, :]) & (query["label"] >= 0)[:, None]
         return positive, ~positive
@@ -276,6 +285,10 @@ class Changed(Relation):
         self.expected_shape = shape
         self.start = 0  # of this process's rows in the global batch
         self.device = torch.device("cpu")
+
+    @property
+    def among_themselves(self) -> bool:
+        return self.inner.among_themselves
 
     @property
     def shape(self) -> tuple[int, int]:

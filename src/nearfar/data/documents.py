@@ -27,8 +27,8 @@ def read_documents(
 ) -> Iterator[dict[str, Any]]:
     """Stream the rows of any file that :func:`nearfar.data.read` takes as documents for a search index.
 
-    ``text`` names the column that is searched in (default: ``text``, or the only column). A column ``title`` stands before
-    it in what is embedded; ``id`` or ``_id`` becomes the id; all other columns are kept as fields. A row without a
+    ``text`` names the column that is searched in (default: ``text``, or the only column). A ``title`` is put before it, as
+    in a retrieval set, and kept as a field; ``id`` or ``_id`` becomes the id; all other columns are kept as fields. A row without a
     text counts as bad: :class:`~nearfar.errors.DataError` with file, line, column and reason once more than
     ``max_bad_rows`` are. ``log`` receives what was skipped.
     """
@@ -77,6 +77,8 @@ def _document(row: dict[str, Any], column: str, check: Any) -> dict[str, Any]:
     document: dict[str, Any] = {"text": check(row[column])}
     if not document["text"].strip():
         raise BadValueError("the text is empty")
+    if isinstance(title := row.get("title"), str) and column != "title":
+        document["text"] = f"{check(title)} {document['text']}".strip()
     for name, value in row.items():
         if name == column:
             continue
@@ -91,6 +93,8 @@ def _plain(value: Any) -> Any:
     """``value`` as JSON can hold it: dates and the like as text, what is not a number as null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return json.loads(json.dumps(value, default=str, allow_nan=False)) if isinstance(value, (list, dict)) else (
-        value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    return (
+        json.loads(json.dumps(value, default=str, allow_nan=False))
+        if isinstance(value, (list, dict))
+        else (value if value is None or isinstance(value, (str, int, float, bool)) else str(value))
     )

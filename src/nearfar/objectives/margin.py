@@ -66,19 +66,18 @@ class Triplet(RowObjective):
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         cost, weight = self._triplets(scores, positive, negative)
-        return (cost * weight).sum((1, 2)) / self._total(cost, weight)
+        return (cost * weight).sum((1, 2)) / self._counted(cost, weight).clamp_min(torch.finfo(cost.dtype).tiny)
 
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        cost, weight = self._triplets(scores, positive, negative)
-        counted = weight if self.average == "all" else weight * (cost > 0)
-        return counted.sum((1, 2))
+        return self._counted(*self._triplets(scores, positive, negative))
 
     def arrays(self, positives: int) -> float:
         return 8.0 + (4.0 * positives if self.mining == "all" else 0.0)
 
-    def _total(self, cost: Tensor, weight: Tensor) -> Tensor:
+    def _counted(self, cost: Tensor, weight: Tensor) -> Tensor:
+        """The weight ``[t]`` of a row's triplets that count."""
         counted = weight if self.average == "all" else weight * (cost.detach() > 0)
-        return counted.sum((1, 2)).clamp_min(torch.finfo(cost.dtype).tiny)
+        return counted.sum((1, 2))
 
     def _triplets(self, scores: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         """Costs and weights ``[t, p, n]`` of the triplets that the mining chose."""

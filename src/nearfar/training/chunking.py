@@ -58,8 +58,8 @@ def choose(
     - A transformer: activations are estimated at 34 bytes (16-bit; :data:`BYTES_PER_UNIT`) or 68 bytes (32-bit) for
       each layer, hidden unit and token, at the mean length. While those of a whole batch fit in the budget (a quarter
       of the memory, at most 4 GiB, on a CPU; half of a GPU's), no gradients are cached: the batch is embedded in groups
-      of like length (:data:`CPU_GROUP`), which saves padding. Otherwise gradients are cached, in chunks that are the largest power of two
-      such that a chunk of the longest texts fits in half of the budget, at least 8.
+      of like length (:data:`CPU_GROUP`), which saves padding. Otherwise gradients are cached, in chunks that are the
+      largest power of two such that a chunk of the longest texts fits in half of the budget, at least 8.
 
     Only the machine, the encoder and the data decide, so that a run can be repeated. Raises :class:`UsageError` for a
     ``chunk_size`` below 1.

@@ -117,13 +117,12 @@ def _train(
 
 def _arguments(path: Path, run: Prepared) -> TrainingArguments:
     resolved, settings = run.resolved, run.settings
-    schedules = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
     arguments = TrainingArguments(
         output_dir=str(path / run_folder.CHECKPOINTS),
         max_steps=resolved.steps,
         per_device_train_batch_size=math.ceil(resolved.batch_size / processes.world_size()),
         learning_rate=resolved.learning_rate,
-        lr_scheduler_type=schedules[settings.schedule],
+        lr_scheduler_type=settings.schedule,
         warmup_steps=resolved.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=0.0,  # the guard clips
@@ -216,7 +215,7 @@ def _tensorboard(path: Path) -> TrainerCallback:
 def _verdicts(console: Console | None) -> Any:
     if console is None:
         return None
-    return lambda text: console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
+    return lambda text: console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
 @contextmanager

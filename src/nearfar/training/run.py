@@ -207,4 +207,4 @@ def _initial_encoder(path: Path, settings: TrainingSettings) -> SentenceTransfor
 def _say(console: Console | None) -> Callable[[str], None]:
     if console is None or not processes.is_main():
         return lambda text: None
-    return lambda text: console.print(text, markup=False, highlight=False)
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -55,7 +55,7 @@ class TrainingSettings:
             "linear" (default) or "cosine" to 0, or "constant".
         weight_decay: decoupled (AdamW), default 0. max_gradient_norm: 0 for no clipping.
         duplicates: allow rows with equal texts in a batch (default False).
-        drop_last: leave out an incomplete last batch.
+        drop_last: leave out an incomplete last batch (labelled texts never have one).
         precision: "auto" (bf16 for a transformer on a GPU that has it, else fp32), "fp32", "bf16", "fp16".
         seed: of everything that is random.
     While it goes:

@@ -30,6 +30,7 @@ class Trainer(transformers.Trainer):
     What differs:
 
     - The loader is used as it is: its batches are of this process already.
+    - The rate rises and falls by :func:`rate`, which is above 0 in every step.
     - Optimiser: AdamW, fused where torch can; parameters outside the encoder (a learned temperature) have
       ``objective_learning_rate`` and no weight decay.
     - Checkpoints are made aside and put in place when complete (:mod:`nearfar.training.checkpoints`); ``manifest`` goes
@@ -85,6 +86,16 @@ class Trainer(transformers.Trainer):
                 fused=self.args.device.type in ("cpu", "cuda"),
             )
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        if self.lr_scheduler is None:
+            kind = transformers.trainer_utils.SchedulerType(self.args.lr_scheduler_type).value
+            warmup = int(self.args.warmup_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.create_optimizer(), lambda done: rate(done, num_training_steps, kind, warmup)
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def _parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         decayed = set(self.get_decay_parameter_names(model)) if self.args.weight_decay else set()
@@ -195,6 +206,15 @@ class _Stopped:
             self.clock._since = time.perf_counter()
 
 
-def total_steps(batches_per_epoch: int, *, epochs: float, steps: int | None) -> int:
-    """Steps of a whole run: ``steps``, or ``epochs`` times the batches of an epoch, rounded up."""
-    return steps if steps is not None else max(1, math.ceil(epochs * batches_per_epoch))
+def rate(done: int, steps: int, kind: str, warmup: int) -> float:
+    """The share of the learning rate that the step after ``done`` of ``steps`` steps has.
+
+    It rises linearly, ``(done + 1) / (warmup + 1)``, over ``warmup`` steps. Then it stays 1 ("constant"), or falls to
+    reach 0 where the run ends: linearly (``"linear"``) or as half a cosine (``"cosine"``).
+    """
+    if done < warmup:
+        return (done + 1) / (warmup + 1)
+    if kind == "constant" or done >= steps:
+        return 1.0 if kind == "constant" else 0.0
+    left = (steps - done) / (steps - warmup)
+    return left if kind == "linear" else 0.5 * (1 - math.cos(math.pi * left))
