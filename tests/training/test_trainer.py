@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_the_rate_is_above_zero_in_every_step(kind: str) -> None:
     if kind == "constant":
         assert set(falling) == {1.0}
     else:
-        assert all(later < earlier for earlier, later in zip(falling, falling[1:], strict=False))
+        assert all(later < earlier for earlier, later in itertools.pairwise(falling))
         assert rate(20, 20, kind, 4) == 0.0
         assert rate(12, 20, kind, 4) == pytest.approx(0.5)
     assert rate(0, 5, kind, 0) == 1.0

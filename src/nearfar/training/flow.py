@@ -5,6 +5,7 @@ Importing this module imports transformers.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,8 @@ class Flow(TrainerCallback):
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.trainer is not None:
-            self.trainer.method.before_epoch(self.trainer.loader.batches.epoch)
+            per_epoch = math.ceil(len(self.trainer.loader) / args.gradient_accumulation_steps)
+            self.trainer.method.before_epoch(state.global_step // per_epoch)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -173,7 +173,9 @@ class Progress(TrainerCallback):
     def _line(self, state: TrainerState) -> None:
         self._line_at = time.monotonic()
         left = "" if self._bar is not None else f", {self._left(state)} left"
-        self.console.print(f"step {state.global_step:,}/{state.max_steps:,}  {self._state(state)}{left}", markup=False)
+        self.console.print(
+            f"step {state.global_step:,}/{state.max_steps:,}  {self._state(state)}{left}", markup=False, highlight=False
+        )
 
     def _state(self, state: TrainerState) -> str:
         parts = [f"{self._rate(state) * self.batch_size:,.0f} rows/s"]
