@@ -46,7 +46,7 @@ class Recording(Method):
         self.events: list[tuple[str, int]] = []
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        return (self.number - 3) ** 2, {"number": self.number.detach()}
+        return (self.number - 3) ** 2, {"number": self.number.detach().clone()}
 
     def after_step(self, step: int) -> None:
         self.events.append(("step", step))
