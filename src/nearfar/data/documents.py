@@ -27,10 +27,10 @@ def read_documents(
 ) -> Iterator[dict[str, Any]]:
     """Stream the rows of any file that :func:`nearfar.data.read` takes as documents for a search index.
 
-    ``text`` names the column that is searched in (default: ``text``, or the only column). A ``title`` is put before it, as
-    in a retrieval set, and kept as a field; ``id`` or ``_id`` becomes the id; all other columns are kept as fields. A row without a
-    text counts as bad: :class:`~nearfar.errors.DataError` with file, line, column and reason once more than
-    ``max_bad_rows`` are. ``log`` receives what was skipped.
+    ``text`` names the column that is searched in (default: ``text``, or the only column). A ``title`` is put before
+    it, as in a retrieval set, and kept as a field; ``id`` or ``_id`` becomes the id; all other columns are kept as
+    fields. A row without a text counts as bad: :class:`~nearfar.errors.DataError` with file, line, column and reason
+    once more than ``max_bad_rows`` are. ``log`` receives what was skipped.
     """
     sources, _ = find_sources(path)
     log = ReadLog(max_bad_rows) if log is None else log
