@@ -20,6 +20,8 @@ from nearfar.training import TrainingSettings
 CHILD = """
 import json, sys
 from nearfar import diagnostics, report, training
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*narrow cone")
 diagnostics.collect = lambda *_, **__: {}
 report.write = lambda folder: folder
 for settings in json.load(open(sys.argv[1])):

@@ -20,6 +20,8 @@ from nearfar.locking import only_one
 from nearfar.training import Run, TrainingSettings
 from nearfar.training.interrupts import Interrupts
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*narrow cone")
+
 SETTINGS: dict[str, Any] = {
     "dimension": 16,
     "vocabulary_size": 600,

@@ -15,8 +15,10 @@ from sentence_transformers import SentenceTransformer
 
 from nearfar import encoders, training
 from nearfar.data import Examples
-from nearfar.errors import DataError, OutputError, TrainingError, UsageError
+from nearfar.errors import DataError, MissingExtraError, OutputError, TrainingError, UsageError
 from nearfar.training import Run, TrainingSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*narrow cone")
 
 SMALL: dict[str, Any] = {"dimension": 16, "vocabulary_size": 600, "batch_size": 32, "epochs": 2, "baselines": []}
 
@@ -301,6 +303,22 @@ def test_part_of_the_data_can_be_held_out(tmp_path: Path, make_pairs: Any) -> No
     data = read(run.folder / "config.json")["data"]
     assert (data["train"]["rows"], data["evaluation"]["rows"]) == (80, 20)
     assert run.after["mrr"]["n"] == 20
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_ends_well_without_what_draws(tmp_path: Path, make_pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nearfar import diagnostics, report
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise MissingExtraError("plotly", "report")
+
+    monkeypatch.setattr(diagnostics, "collect", missing)
+    monkeypatch.setattr(report, "write", missing)
+    out = io.StringIO()
+    with pytest.warns(UserWarning, match="no diagnostics"):
+        run = start(tmp_path / "run", make_pairs(64), steps=2, console=Console(file=out, width=200))
+    assert read(run.folder / "metrics.json")["ended"] == "all steps"
+    assert "pip install 'nearfar[report]'" in out.getvalue()
 
 
 @pytest.mark.usefixtures("quick")

@@ -52,9 +52,9 @@ def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
         check(Path("/proc/nearfar-run"))
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 50 * 2**20))
-    check(tmp_path / "small", weights=5 * 2**20)
+    check(tmp_path / "small", weights=3 * 2**20)
     with pytest.raises(OutputError, match="50 MiB free"):
-        check(tmp_path / "large", weights=6 * 2**20)
+        check(tmp_path / "large", weights=4 * 2**20)
 
 
 def test_settings_of_a_resumed_run(tmp_path: Path) -> None:

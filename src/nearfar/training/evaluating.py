@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from nearfar.files import atomic_folder, write_json
+from nearfar.training import checkpoints
 from nearfar.training.processes import is_main, on_main
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ class Evaluator:
     def _keep(self, step: int, measures: Measures) -> None:
         from safetensors.torch import save_model
 
-        with atomic_folder(self.folder / BEST, overwrite=True) as place:
+        with (
+            checkpoints.writing(self.folder, step),
+            atomic_folder(self.folder / BEST, overwrite=True) as place,
+        ):
             save_model(self.method, str(place / "model.safetensors"))
             write_json(place / "best.json", {"step": step, "measures": measures})

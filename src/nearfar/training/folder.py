@@ -28,6 +28,9 @@ _COPIES = 9
 """Copies of the weights that may be on disk at once: initial, two checkpoints of three each (with the optimiser's two),
 the best, the model."""
 
+_REST = 16 * 2**20
+"""Bytes for everything else: report (5 MiB, most of them the library that draws), tokenizer, diagnostics, metrics."""
+
 _PACKAGES = (
     "torch",
     "numpy",
@@ -82,7 +85,7 @@ def check_output(path: Path, *, overwrite: bool, weights: int) -> None:
         free = shutil.disk_usage(path.parent).free
     except OSError as error:
         raise output_error(path, error) from error
-    needed = _COPIES * weights + 2**20
+    needed = _COPIES * weights + _REST
     if free < needed:
         raise OutputError(
             f"the disk has {free / 2**20:,.0f} MiB free, and a run of this model may need {needed / 2**20:,.0f} MiB",

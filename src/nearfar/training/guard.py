@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from nearfar.errors import TrainingError
+from nearfar.training import processes
 from nearfar.training.method import ContrastiveMethod
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ class Guard(TrainerCallback):
             if self.max_norm:
                 trainer.accelerator.clip_grad_norm_(method.parameters(), self.max_norm)
             return None
-        if self.only_embeddings and not self.max_norm and isinstance(method, ContrastiveMethod):
+        # over several processes only the parameters' gradients are those of all of them
+        alone = processes.world_size() == 1
+        if self.only_embeddings and alone and not self.max_norm and isinstance(method, ContrastiveMethod):
             return _sum([method.embedding_gradient, *_squares(method.objective.parameters())])
         parameters = [parameter for parameter in method.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

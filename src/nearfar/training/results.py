@@ -81,7 +81,7 @@ def finish(
 def _finish(
     path: Path, run: Prepared, fitted: Fitted, before: Before, began: float, say: Callable[[str], None]
 ) -> tuple[Measures, dict[str, float]]:
-    from nearfar import diagnostics, encoders, evaluation
+    from nearfar import encoders, evaluation
 
     encoders.save(run.encoder, path / run_folder.MODEL, overwrite=True)
     evaluating = time.perf_counter()
@@ -92,9 +92,7 @@ def _finish(
         after = evaluation.evaluate(run.encoder, run.evaluation, seed=run.settings.seed).to_dict()
     seconds = {"before": before.seconds, "training": fitted.seconds, "after": time.perf_counter() - evaluating}
     looking = time.perf_counter()
-    initial = encoders.load(path / run_folder.CHECKPOINTS / run_folder.INITIAL, device=run.settings.device)
-    shown = run.evaluation if run.evaluation is not None else run.examples
-    write_json(path / "diagnostics.json", diagnostics.collect(run.encoder, shown, initial, seed=run.settings.seed))
+    _diagnose(path, run)
     seconds["diagnostics"] = time.perf_counter() - looking
     seconds["total"] = time.perf_counter() - began
     metrics: dict[str, Any] = {
@@ -112,6 +110,19 @@ def _finish(
     _report(path, say)
     _tidy(path)
     return after, seconds
+
+
+def _diagnose(path: Path, run: Prepared) -> None:
+    from nearfar import diagnostics, encoders
+
+    initial = encoders.load(path / run_folder.CHECKPOINTS / run_folder.INITIAL, device=run.settings.device)
+    shown = run.evaluation if run.evaluation is not None else run.examples
+    try:
+        found = diagnostics.collect(run.encoder, shown, initial, seed=run.settings.seed)
+    except MissingExtraError as error:
+        warnings.warn(f"no diagnostics: {error}", UserWarning, stacklevel=2)
+        return
+    write_json(path / "diagnostics.json", found)
 
 
 def _report(path: Path, say: Callable[[str], None]) -> None:
