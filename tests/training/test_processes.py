@@ -17,11 +17,11 @@ from nearfar import training
 from nearfar.data import Examples
 from nearfar.training import TrainingSettings
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*narrow cone")
+
 CHILD = """
 import json, sys
 from nearfar import diagnostics, report, training
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*narrow cone")
 diagnostics.collect = lambda *_, **__: {}
 report.write = lambda folder: folder
 for settings in json.load(open(sys.argv[1])):
