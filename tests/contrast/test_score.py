@@ -136,3 +136,10 @@ def test_names() -> None:
     with pytest.raises(UsageError, match="no score 'manhattan'") as caught:
         get("manhattan")
     assert "cosine, dot" in str(caught.value)
+
+
+def test_a_row_that_is_not_a_number_is_not_hidden() -> None:
+    rows = torch.tensor([[float("nan"), 1.0], [3.0, 4.0], [0.0, 0.0]])
+    found = normalize(rows)
+    assert torch.isnan(found[0]).all()
+    assert torch.equal(found[1:], torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
