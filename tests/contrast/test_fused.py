@@ -263,3 +263,19 @@ def test_a_row_without_candidates_beside_very_low_scores(cls: type[RowObjective]
     expected = _outcome(objective, query.double(), key.double(), relation, memory="dense")
     for one, other in zip(found, expected, strict=True):
         assert (one.double() - other).norm() <= 2e-4 * other.norm()  # scores of 400 have 5 decimals
+
+
+def test_two_sided_where_near_pairs_hold_next_to_nothing_of_their_rows() -> None:
+    generator = torch.Generator().manual_seed(5)
+    query = torch.nn.functional.normalize(torch.randn(12, 6, dtype=torch.float64, generator=generator), dim=1)
+    key = -query + 0.01 * torch.randn(
+        12, 6, dtype=torch.float64, generator=generator
+    )  # 100 nats and more below the best
+    objective = InfoNCE(temperature=0.01, two_sided=True)
+    found = []
+    for memory, tile_rows in (("dense", None), ("tiled", 5)):
+        leaves = [query.clone().requires_grad_(), key.clone().requires_grad_()]
+        loss = evaluate(objective, *leaves, memory=memory, tile_rows=tile_rows)
+        found.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)

@@ -24,6 +24,10 @@ _SAFE_LOG = 60.0
 """How far (natural log) a column's mass may lie below the largest row's before float32 could lose it."""
 
 
+_LEAST_SHARE = 1e-30
+"""A probability above which float32 still has all its digits."""
+
+
 def applies(objective: RowCosts, state: dict[str, Tensor]) -> bool:
     """Whether the closed form says what ``objective.rows`` says."""
     return (
@@ -227,7 +231,10 @@ def _both_softmax_(
     # P_column[i, j] = P_row[i, j] * exp(row_log_sum_i - c) * exp(c - column_log_sum_j), so one exponential serves both
     across = (sides.row_log_sum[rows] - sides.reference).exp()
     down = column_weight * torch.where(sides.column_active, sides.reference - sides.column_log_sum, 0).exp()
-    scores.sub_(sides.row_log_sum[rows, None]).exp_()
+    if bool(sides.row_filled[rows].all()):
+        torch.softmax(scores, 1, out=scores)
+    else:
+        scores.sub_(sides.row_log_sum[rows, None]).exp_()
     torch.mul(across[:, None], down[None, :], out=work)  # two passes are faster than addcmul, which does not vectorise
     scores.mul_(work.add_(row_weight[rows, None]))
 
@@ -237,6 +244,7 @@ class _Sides(NamedTuple):
     row_target: Tensor
     row_active: Tensor
     row_near: Tensor
+    row_filled: Tensor  # [n] bool, rows with any candidate
     column_log_sum: Tensor
     column_target: Tensor
     column_active: Tensor
@@ -288,12 +296,19 @@ def _both_log_sums(
         column_target.index_add_(0, few.near_columns, near_score)
         column_excluded += torch.bincount(few.ignored_columns, minlength=m)
         _mask_sparse(problem, rows, scores)
-        peak = scores.amax(1)
-        empty = peak == -torch.inf
-        if bool(empty.any()):
-            scores[empty] = 0.0
-        torch.softmax(scores, 1, out=scores)
-        log_sum = torch.where(empty, -torch.inf, peak - scores.amax(1).log())
+        log_sum = None
+        if not only_negative and bool((here_near > 0).all()):
+            log_sum = _softmax_by_near_(scores, few.near_rows, few.near_columns, near_score)
+            if log_sum is None:
+                torch.mm(scaled, key.T, out=scores)
+                _mask_sparse(problem, rows, scores)
+        if log_sum is None:
+            peak = scores.amax(1)
+            empty = peak == -torch.inf
+            if bool(empty.any()):
+                scores[empty] = 0.0
+            torch.softmax(scores, 1, out=scores)
+            log_sum = torch.where(empty, -torch.inf, peak - scores.amax(1).log())
         row_log_sum[rows] = log_sum
         highest = torch.maximum(reference, log_sum.amax())
         if highest == -torch.inf:
@@ -319,12 +334,24 @@ def _both_log_sums(
         row_target / row_near.clamp_min(1),
         row_active,
         row_near.clamp_min(1),
+        row_log_sum > -torch.inf,
         torch.where(column_active, column_log_sum, torch.inf),
         column_target / column_near.clamp_min(1),
         column_active,
         column_near.clamp_min(1),
         shared,
     )
+
+
+def _softmax_by_near_(scores: Tensor, near_rows: Tensor, near_columns: Tensor, near_score: Tensor) -> Tensor | None:
+    """The softmax of the rows in place; their log-sums from a near pair of each, ``s - log P``, without another look at
+    the tile. None where a near pair's share is too small for that; the scores are spent in either case."""
+    torch.softmax(scores, 1, out=scores)
+    share = scores[near_rows, near_columns]
+    if bool(share.min() < _LEAST_SHARE):
+        return None
+    found = torch.full_like(scores[:, 0], -torch.inf)
+    return found.scatter_reduce(0, near_rows, near_score - share.log(), "amax")
 
 
 def _log_sums(problem: Problem, key: Tensor, query: Tensor, scale: Tensor) -> Tensor:

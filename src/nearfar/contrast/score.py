@@ -11,7 +11,7 @@ from nearfar.errors import UsageError
 
 
 def normalize(embeddings: Tensor) -> Tensor:
-    """Rows divided by their Euclidean norm, ``x / |x|``. A zero row stays zero, with a zero gradient; one with NaN stays so."""
+    """Rows divided by their Euclidean norm, ``x / |x|``. A zero row stays zero, with a zero gradient; NaN stays NaN."""
     norm = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
     nonzero = norm != 0
     return torch.where(nonzero, embeddings / torch.where(nonzero, norm, 1), 0)
