@@ -343,3 +343,12 @@ def test_minilm():
     assert scores[0, 1] > 0.5 > 0.1 > scores[0, 2]
     assert encoders.token_limit(model) == 256
     assert encoders.check_model_folder(pretrained.minilm_folder()) is None
+
+
+def test_a_fingerprint_does_not_change_with_use(bert_folder):
+    model = encoders.load(bert_folder)
+    before = encoders.fingerprint(model)
+    encoders.encode(model, ["a", "a longer text"])
+    assert encoders.fingerprint(model) == before
+    encoders.tokenize(model, ["a text of another length"])
+    assert encoders.fingerprint(model) == before

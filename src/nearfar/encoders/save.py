@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -63,12 +64,21 @@ def fingerprint(model: SentenceTransformer) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, module in model.named_children():
         digest.update(f"{name} {type(module).__name__} {module!r}\n".encode())
-    tokenizer = model.tokenizer
-    backend = tokenizer if is_static(model) else getattr(tokenizer, "backend_tokenizer", None)
-    digest.update(backend.to_str().encode() if backend is not None else repr(tokenizer).encode())
+    digest.update(_tokenizer_state(model).encode())
     digest.update(repr((model.max_seq_length, model.prompts, model.default_prompt_name)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(np.ascontiguousarray(values.reshape(-1).view(torch.uint8).numpy()).data)
     return digest.hexdigest()
+
+
+def _tokenizer_state(model: SentenceTransformer) -> str:
+    """What decides the tokens. A transformer's tokenizer changes its padding and cutting with every call; those do not
+    count, its token limit is the model's."""
+    if is_static(model):
+        return str(model.tokenizer.to_str())
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return repr(model.tokenizer)
+    return json.dumps({**json.loads(backend.to_str()), "padding": None, "truncation": None})
