@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from nearfar.training.trainer import Trainer
 
 LOOKS = 20
-"""How often a run looks at its space."""
+"""How often a run looks at its space, but not more often than every :data:`LEAST_STEPS` steps."""
+LEAST_STEPS = 5
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -75,7 +76,7 @@ class Recorder(TrainerCallback):
             return
         record = {"step": state.global_step, **logs}
         if state.global_step >= self._next_look or state.global_step >= state.max_steps:
-            self._next_look = state.global_step + max(1, state.max_steps // LOOKS)
+            self._next_look = state.global_step + max(LEAST_STEPS, state.max_steps // LOOKS)
             record.update(self._look(state, float(logs["loss"])))
         if self.metrics is not None:
             self.metrics.append(record)
