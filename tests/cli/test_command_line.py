@@ -196,6 +196,20 @@ def test_a_broken_line_is_named_and_can_be_skipped(place: Path, nearfar: Called)
     assert json.loads(out)["rows"] == 2
 
 
+def test_a_retrieval_set_is_described_and_its_broken_rows_can_be_skipped(tmp_path: Path, nearfar: Called) -> None:
+    (tmp_path / "corpus.jsonl").write_text(
+        '{"_id": "d1", "title": "a", "text": "graph tree"}\n{"_id": \n', encoding="utf-8"
+    )
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "tree"}\n', encoding="utf-8")
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n", encoding="utf-8")
+    code, _, err = nearfar("data", "check", tmp_path)
+    assert code == 1
+    assert "line 2" in err
+    code, out, _ = nearfar("data", "check", tmp_path, "--max-bad-rows", "1", "--json")
+    assert code == 0
+    assert json.loads(out)["shape"] == "retrieval set"
+
+
 def test_objectives_are_listed_and_explained(nearfar: Called) -> None:
     code, out, _ = nearfar("objectives", "--json")
     listed = json.loads(out)

@@ -44,14 +44,13 @@ def check(
     """
     from nearfar import data
 
-    if data.is_retrieval(path):
-        collection = data.read_retrieval(path)
+    examples = read_any(path, columns=columns, max_bad_rows=max_bad_rows)
+    if not isinstance(examples, data.Examples):
         if as_json:
-            console.emit_json({"shape": "retrieval set", "description": collection.describe()})
+            console.emit_json({"shape": "retrieval set", "description": examples.describe()})
         else:
-            console.out.print(collection.describe(), markup=False)
+            console.out.print(examples.describe(), markup=False)
         return
-    examples = data.read(path, columns=columns, max_bad_rows=max_bad_rows)
     evaluation: Any = None
     if evaluate is not None:
         evaluation = read_any(evaluate, columns=columns, max_bad_rows=max_bad_rows)
