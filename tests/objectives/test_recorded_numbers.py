@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -29,36 +28,18 @@ from nearfar.objectives import (
     Uniformity,
     VICReg,
 )
+from support.recorded import WAYS, check, drawn, two_views
 
-WAYS: list[dict[str, Any]] = [{"memory": "dense"}, {"memory": "tiled"}, {"memory": "tiled", "tile_rows": 4}]
 FOUR_CLASSES = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
 WITH_SINGLETONS = torch.tensor([0, 0, 1, 1, 1, 2, 3])
-
-
-def _drawn(seed: int, *shapes: tuple[int, int]) -> list[Tensor]:
-    generator = np.random.default_rng(seed)
-    return [torch.from_numpy(generator.standard_normal(shape)).requires_grad_() for shape in shapes]
-
-
-def _two_views(seed: int, n: int, d: int, count: int = 2) -> list[Tensor]:
-    """``base + 0.5 * noise`` for each view, one base."""
-    generator = np.random.default_rng(seed)
-    base = generator.standard_normal((n, d))
-    return [torch.from_numpy(base + 0.5 * generator.standard_normal((n, d))).requires_grad_() for _ in range(count)]
-
-
-def _check(loss: Tensor, expected: float, inputs: list[Tensor], norms: list[float]) -> None:
-    assert loss.item() == pytest.approx(expected, rel=1e-9)
-    for gradient, norm in zip(torch.autograd.grad(loss, inputs), norms, strict=True):
-        assert gradient.norm().item() == pytest.approx(norm, rel=1e-9)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_info_nce_with_hard_negatives(way: dict[str, Any]) -> None:
     """sentence-transformers 6.2.0, MultipleNegativesRankingLoss, scale 20, query to document."""
-    a, b, c = _drawn(0, (6, 5), (6, 5), (6, 5))
+    a, b, c = drawn(0, (6, 5), (6, 5), (6, 5))
     loss = evaluate(InfoNCE(temperature=1 / 20), a, torch.cat([b, c]), **way)
-    _check(loss, 20.368264788682826, [a, b, c], [5.708866736303399, 4.594195438550874, 2.772680334447277])
+    check(loss, 20.368264788682826, [a, b, c], [5.708866736303399, 4.594195438550874, 2.772680334447277])
 
 
 def test_info_nce_in_four_directions() -> None:
@@ -67,66 +48,66 @@ def test_info_nce_in_four_directions() -> None:
     A row holds scores of the query and scores of its document, which only ready-made scores can say. The pair itself
     stands among the scores from document to query again, as a candidate.
     """
-    a, b, c = _drawn(0, (6, 5), (6, 5), (6, 5))
+    a, b, c = drawn(0, (6, 5), (6, 5), (6, 5))
     query, positive, documents = normalize(a), normalize(b), normalize(torch.cat([b, c]))
     scores = torch.cat([query @ documents.T, query @ query.T, positive @ query.T, positive @ documents.T], dim=1)
     own, nobody = torch.eye(6).bool(), torch.zeros(6, 6, dtype=torch.bool)
     near = torch.cat([own, nobody, nobody, nobody, nobody, nobody], dim=1)
     same = torch.cat([nobody, nobody, own, nobody, own, own], dim=1)
     loss = InfoNCE(temperature=1 / 20)(scores=scores, relation=Explicit(near).ignore(same))
-    _check(loss, 23.570784660716587, [a, b, c], [5.7589891357892835, 6.308483294955413, 0.331188594549858])
+    check(loss, 23.570784660716587, [a, b, c], [5.7589891357892835, 6.308483294955413, 0.331188594549858])
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_clip(way: dict[str, Any]) -> None:
     """open_clip 3.3.0, ClipLoss, logit scale 1/0.07, on normalised rows; gradients of the raw rows."""
-    a, b = _drawn(0, (6, 5), (6, 5))
+    a, b = drawn(0, (6, 5), (6, 5))
     loss = evaluate(InfoNCE(temperature=0.07, two_sided=True), a, b, **way)
-    _check(loss, 13.816619759057264, [a, b], [4.6156600740177165, 4.202769997507476])
+    check(loss, 13.816619759057264, [a, b], [4.6156600740177165, 4.202769997507476])
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_nt_xent(way: dict[str, Any]) -> None:
     """lightly 1.6.0, NTXentLoss, temperature 0.5."""
-    a, b = _drawn(0, (6, 5), (6, 5))
+    a, b = drawn(0, (6, 5), (6, 5))
     loss = evaluate(InfoNCE(temperature=0.5), torch.cat([a, b]), relation=Views(2), **way)
-    _check(loss, 3.4061338355493107, [a, b], [0.5804259209045475, 0.47528396977594484])
+    check(loss, 3.4061338355493107, [a, b], [0.5804259209045475, 0.47528396977594484])
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_supcon_with_its_base_temperature(way: dict[str, Any]) -> None:
     """SupContrast's SupConLoss, temperature 0.1, base temperature 0.07: it multiplies by 0.1/0.07."""
-    x1, x2 = _two_views(11, 6, 5)
+    x1, x2 = two_views(11, 6, 5)
     labels = torch.tensor([0, 1, 0, 2, 1, 0]).repeat(2)
     loss = evaluate(SupCon(temperature=0.1), torch.cat([x1, x2]), relation=Labels(labels), **way) * (0.1 / 0.07)
-    _check(loss, 7.981931367924388, [x1, x2], [4.196857770314194, 1.7452058013943945])
+    check(loss, 7.981931367924388, [x1, x2], [4.196857770314194, 1.7452058013943945])
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_supcon_with_anchors_of_one_view(way: dict[str, Any]) -> None:
     """SupContrast's SupConLoss, contrast mode "one", both temperatures 0.1."""
-    x1, x2 = _two_views(13, 6, 5)
+    x1, x2 = two_views(13, 6, 5)
     labels = torch.tensor([0, 1, 0, 2, 1, 0])
     relation = Labels(labels, labels.repeat(2)).ignore(lambda rows, columns: rows[:, None] == columns)
     loss = evaluate(SupCon(temperature=0.1), x1, torch.cat([x1, x2]), relation=relation, **way)
-    _check(loss, 5.0989708976392425, [x1, x2], [2.0092353389276347, 0.5892777320320267])
+    check(loss, 5.0989708976392425, [x1, x2], [2.0092353389276347, 0.5892777320320267])
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_supcon_where_anchors_lack_positives(way: dict[str, Any]) -> None:
     """pytorch-metric-learning 2.9.0, SupConLoss, temperature 0.5: the mean is over the two anchors with a positive."""
-    (x1,) = _two_views(14, 4, 5, count=1)
+    (x1,) = two_views(14, 4, 5, count=1)
     loss = evaluate(SupCon(temperature=0.5), x1, relation=Labels(torch.tensor([0, 1, 1, 2])), **way)
-    _check(loss, 0.19827911863787506, [x1], [0.14465960878764397])
+    check(loss, 0.19827911863787506, [x1], [0.14465960878764397])
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_supcon(way: dict[str, Any]) -> None:
     """SupContrast's SupConLoss, both temperatures 0.1."""
-    x1, x2 = _two_views(15, 5, 6)
+    x1, x2 = two_views(15, 5, 6)
     relation = Labels(torch.tensor([0, 1, 0, 2, 1]).repeat(2))
     loss = evaluate(SupCon(temperature=0.1), torch.cat([x1, x2]), relation=relation, **way)
-    _check(loss, 4.104297334769384, [x1, x2], [0.9434794248245626, 1.1975911210360388])
+    check(loss, 4.104297334769384, [x1, x2], [0.9434794248245626, 1.1975911210360388])
     within = evaluate(SupCon("in", temperature=0.1), torch.cat([x1, x2]), relation=relation, **way)
     assert within.item() < loss.item() - 1e-3
 
@@ -146,8 +127,8 @@ def test_supcon(way: dict[str, Any]) -> None:
 def test_decoupled(
     seed: int, n: int, d: int, objective: RowObjective, loss: float, norms: list[float], way: dict[str, Any]
 ) -> None:
-    x1, x2 = _two_views(seed, n, d)
-    _check(evaluate(objective, torch.cat([x1, x2]), relation=Views(2), **way), loss, [x1, x2], norms)
+    x1, x2 = two_views(seed, n, d)
+    check(evaluate(objective, torch.cat([x1, x2]), relation=Views(2), **way), loss, [x1, x2], norms)
 
 
 @pytest.mark.parametrize(
@@ -169,23 +150,23 @@ def test_alignment_and_uniformity(
     seed: int, n: int, d: int, loss: float, parts: list[float], norms: list[float]
 ) -> None:
     """align_uniform's align_loss (alpha 2) and uniform_loss (t 2); gradients of the normalised rows."""
-    x, y = (normalize(z).detach().requires_grad_() for z in _drawn(seed, (n, d), (n, d)))
+    x, y = (normalize(z).detach().requires_grad_() for z in drawn(seed, (n, d), (n, d)))
     alignment, uniformity = Alignment(normalize=False), Uniformity(normalize=False)
     found = [alignment(x, y), uniformity(x), uniformity(y)]
     assert [part.item() for part in found] == pytest.approx(parts, rel=1e-9)
-    _check(alignment(x, y) + uniformity(x, y), loss, [x, y], norms)
+    check(alignment(x, y) + uniformity(x, y), loss, [x, y], norms)
 
 
 def test_barlow_twins() -> None:
     """lightly 1.6.0, BarlowTwinsLoss, lambda 0.005."""
-    a, b = _drawn(0, (6, 5), (6, 5))
-    _check(BarlowTwins()(a, b), 7.9332248359785975, [a, b], [2.2356065634698314, 2.027962133120366])
+    a, b = drawn(0, (6, 5), (6, 5))
+    check(BarlowTwins()(a, b), 7.9332248359785975, [a, b], [2.2356065634698314, 2.027962133120366])
 
 
 def test_vicreg() -> None:
     """lightly 1.6.0, VICRegLoss, 25, 25, 1, eps 0.0001."""
-    a, b = _drawn(0, (6, 5), (6, 5))
-    _check(VICReg()(a, b), 59.79873275962482, [a, b], [13.217511268090387, 13.20730775059099])
+    a, b = drawn(0, (6, 5), (6, 5))
+    check(VICReg()(a, b), 59.79873275962482, [a, b], [13.217511268090387, 13.20730775059099])
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -209,8 +190,8 @@ def test_vicreg() -> None:
 def test_triplet(
     seed: int, d: int, labels: Tensor, objective: RowObjective, loss: float, norm: float, way: dict[str, Any]
 ) -> None:
-    (x,) = _drawn(seed, (len(labels), d))
-    _check(evaluate(objective, x, relation=Labels(labels), **way), loss, [x], [norm])
+    (x,) = drawn(seed, (len(labels), d))
+    check(evaluate(objective, x, relation=Labels(labels), **way), loss, [x], [norm])
 
 
 @pytest.mark.parametrize(
@@ -225,15 +206,15 @@ def test_mann_whitney(seed: int, queries: int, loss: float, norms: list[float]) 
 
     All pairs of the batch laid out as one row: every positive against every negative, whatever the query.
     """
-    q, p = _drawn(seed, (queries, 8), (4, 8))
+    q, p = drawn(seed, (queries, 8), (4, 8))
     scores = (normalize(q) @ normalize(p).T).reshape(1, -1)
     relation: Relation = Explicit(torch.eye(queries, 4).reshape(1, -1))
-    _check(PairwiseLogistic(temperature=0.1)(scores=scores, relation=relation), loss, [q, p], norms)
+    check(PairwiseLogistic(temperature=0.1)(scores=scores, relation=relation), loss, [q, p], norms)
 
 
 def test_the_numbers_depend_on_every_choice() -> None:
     """What the recorded cases tell apart: nothing above would pass with a neighbouring form of the formula."""
-    a, b, c = _drawn(0, (6, 5), (6, 5), (6, 5))
+    a, b, c = drawn(0, (6, 5), (6, 5), (6, 5))
     both = torch.cat([b, c])
     several = Paired(torch.arange(6), torch.arange(6).repeat(2))
     losses = [
