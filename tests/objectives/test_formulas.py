@@ -48,7 +48,7 @@ def info_nce(scores: Scalars, positive: Matrix, negative: Matrix, scale: Tensor)
         if not near_columns(near):
             rows.append(None)
             continue
-        candidates = sum((near[j] + far[j]) * (s[j] * scale).exp() for j in range(len(s)))
+        candidates = sum((1.0 if near[j] else far[j]) * (s[j] * scale).exp() for j in range(len(s)))
         cost = sum(-near[p] * ((s[p] * scale).exp() / candidates).log() for p in near_columns(near))
         rows.append((cost / sum(near), 1.0))
     return rows
@@ -60,7 +60,7 @@ def supcon_in(scores: Scalars, positive: Matrix, negative: Matrix, scale: Tensor
         if not near_columns(near):
             rows.append(None)
             continue
-        everyone = sum((near[j] + far[j]) * (s[j] * scale).exp() for j in range(len(s)))
+        everyone = sum((1.0 if near[j] else far[j]) * (s[j] * scale).exp() for j in range(len(s)))
         mean_near = sum(near[p] * (s[p] * scale).exp() for p in near_columns(near)) / sum(near)
         rows.append((-(mean_near / everyone).log(), 1.0))
     return rows

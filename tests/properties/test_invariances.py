@@ -261,11 +261,13 @@ def test_ignored_keys_might_as_well_be_absent(name: str, batch: Batch) -> None:
 @few
 @given(batch=batches())
 def test_a_weight_of_two_is_a_second_copy(name: str, batch: Batch) -> None:
+    """Of a negative always; of a positive not where it is a candidate, which counts once in the denominator."""
     objective = Triplet() if name == "triplet all" else OBJECTIVES[name]()
     n, m = len(batch.query), len(batch.key)
     positive, negative = batch.relation().bind(n, m, self_contrast=False, device=torch.device("cpu")).tile(slice(None))
     weighed = Explicit(2 * positive.double(), 2 * negative.double())
-    copied = Explicit(positive.repeat(1, 2), negative.repeat(1, 2))
+    once = torch.zeros_like(positive) if name in ("info-nce", "supcon in") else positive
+    copied = Explicit(torch.cat([positive, once], dim=1), negative.repeat(1, 2))
     _assert_equal(
         _gradients(batch.loss(objective, relation=weighed), batch.query, batch.key),
         _gradients(

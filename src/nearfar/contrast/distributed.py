@@ -49,6 +49,26 @@ class _Gather(torch.autograd.Function):
         return total[rows.start : rows.start + rows.counts[rows.rank]], None
 
 
+def own_share(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The rows of a tensor that every process holds alike (proxies, a queue) that this process contributes.
+
+    Rows ``rank, rank + size, ...``: the shares of all processes together are the tensor, each row once, so that the
+    engine may gather them as it gathers the rows of a batch, and the sum over processes of the gradients that reach the
+    tensor is that of one process. Without a group, all rows.
+    """
+    return values if group is None else values[dist.get_rank(group) :: dist.get_world_size(group)]
+
+
+def gather_for_all(values: Tensor, rows: GatheredRows) -> Tensor:
+    """The rows of all processes, those of this process with their graph.
+
+    For a value that every process computes alike from all rows: each then holds the gradient of its own rows alone.
+    """
+    parts = list(torch.split(rows.gather(values), rows.counts))
+    parts[rows.rank] = values
+    return torch.cat(parts)
+
+
 def total_over_processes(value: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     """The sum of a scalar over the processes of ``group`` (the value itself without one), without a gradient."""
     if group is None:

@@ -7,7 +7,7 @@ matrix products and forgets the tile; its gradients are ready when the loss is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nearfar.contrast import fused, tiles
-from nearfar.contrast.distributed import GatheredRows
+from nearfar.contrast.distributed import GatheredRows, gather_for_all
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.precision import at_least_float32, without_autocast
 from nearfar.contrast.relation import Relation
@@ -39,11 +39,16 @@ class RowCosts(Protocol):
     reduction: str
     softmax_form: str | None
     needs_positive_scores: bool
+    needs_row_statistics: bool
+    joins_rows: bool
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor: ...
     def active(self, positive: Tensor, negative: Tensor) -> Tensor: ...
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor: ...
     def prepare(self, scores: Tensor, rows: Tensor, count: int) -> dict[str, Tensor]: ...
+    def statistic(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor: ...
+    def remember(self, statistics: Tensor, ids: Tensor) -> dict[str, Tensor]: ...
+    def join(self, costs: Tensor, ids: Tensor | None) -> Tensor: ...
     def arrays(self, positives: int) -> float: ...
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
@@ -117,7 +122,8 @@ def evaluate_with_report(
             gradients of each process are exact: the sum over processes of parameter gradients is that of the global
             batch. Processes may hold different numbers of rows.
 
-    Returns the loss (a scalar; ``[n]`` with ``reduction="none"``) and a :class:`Report`. Scores are computed in float32
+    Returns the loss (a scalar; with ``reduction="none"`` ``[n]``, or one value a group where the objective joins rows)
+    and a :class:`Report`. Scores are computed in float32
     for half-precision embeddings. Raises ValueError, with the shapes, for input that does not fit together, UsageError
     for an unknown ``memory``.
     """
@@ -134,7 +140,7 @@ def evaluate_with_report(
             return _of_scores(objective, scores, relation)
     if query is None:
         raise ValueError("give embeddings (query, key) or ready-made scores (scores=...)")
-    _check(query, key)
+    _check(query, key, may_be_empty=group is not None)
     with without_autocast(query.device):
         return _of_embeddings(objective, query, key, relation, _Choice(memory, tile_rows, group))
 
@@ -185,6 +191,8 @@ class _Choice:
 
 def _positives(relation: Relation) -> int:
     """The most positives among the first rows: an estimate of what a row of this relation has."""
+    if not relation.shape[0]:
+        return 1
     return max(1, int((relation.tile(slice(0, 8))[0] > 0).sum(1).max()))
 
 
@@ -203,6 +211,13 @@ def _one_side(
     tiled = choice.tiled(objective, relation, query)
     use_fused = tiled and fused.applies(objective, state)
     step = choice.rows(objective, relation, query, closed_form=use_fused) if tiled else max(n, 1)
+    if objective.needs_row_statistics:
+
+        def scores_of(rows: slice) -> Tensor:
+            scores: Tensor = objective.score(query[rows], key) * scale
+            return scores
+
+        state.update(_remembered(objective, scores_of, tiles.steps(n, step), relation, group))
     problem = tiles.Problem(objective, relation, step, group, tuple(state), tuple(objective.parameters()))
     counts = tiles.Counts(query.device)
     if not tiled:
@@ -211,6 +226,7 @@ def _one_side(
         loss = fused.one_sided(problem, query, key, scale, counts)
     else:
         loss = tiles.tiled(problem, query, key, scale, state, counts)
+    loss = _joined(objective, loss, counts, relation, group)
     return loss, Report(n, *counts.values(), "tiled" if tiled else "dense", step, use_fused)
 
 
@@ -245,6 +261,67 @@ def _prepared(
     return {name: value if value.dim() == 0 else value[own] for name, value in state.items()}
 
 
+def _remembered(
+    objective: RowCosts,
+    scores_of: Callable[[slice], Tensor],
+    steps: list[slice],
+    relation: Relation,
+    group: dist.ProcessGroup | None,
+) -> dict[str, Tensor]:
+    """What the objective remembers of its active rows: its statistics of them, over all processes, by id."""
+    ids = relation.row_ids
+    if ids is None or not relation.has_given_ids:
+        raise ValueError(
+            f"{type(objective).__name__} remembers items from batch to batch and needs their ids: give them in the "
+            "relation, e.g. Paired(ids) or Views(2, ids=torch.cat([ids, ids]))"
+        )
+    found, active = [], []
+    with torch.no_grad():
+        for rows in steps:
+            positive, negative = relation.tile(rows)
+            has = objective.active(positive, negative)
+            active.append(has)
+            found.append(objective.statistic(scores_of(rows)[has], positive[has], negative[has]))
+    here = torch.cat(active) if active else ids.new_zeros(0, dtype=torch.bool)
+    statistics, ids = torch.cat(found), ids[here]
+    own = slice(0, ids.numel())
+    if group is not None:
+        counted = GatheredRows(ids.numel(), group, ids.device)
+        statistics, ids = counted.gather(statistics), counted.gather(ids)
+        own = slice(counted.start, counted.start + counted.counts[counted.rank])
+    state = objective.remember(statistics, ids)
+    return {name: value if value.dim() == 0 else _spread(value[own], here) for name, value in state.items()}
+
+
+def _spread(values: Tensor, active: Tensor) -> Tensor:
+    """Values ``[a, ...]`` of the active rows at their places among all rows ``[n, ...]``."""
+    spread = values.new_zeros(active.numel(), *values.shape[1:])
+    spread[active] = values
+    return spread
+
+
+def _joined(
+    objective: RowCosts, costs: Tensor, counts: tiles.Counts, relation: Relation, group: dist.ProcessGroup | None
+) -> Tensor:
+    """The reduced loss of an objective that joins rows, from the costs ``[n]`` of this process's rows."""
+    if not objective.joins_rows:
+        return costs
+    active, ids = counts.active_rows(), relation.row_ids
+    connected = costs.sum() * 0.0
+    costs = costs[active]
+    ids = None if ids is None else ids[active]
+    if group is not None:
+        counted = GatheredRows(costs.shape[0], group, costs.device)
+        costs = gather_for_all(costs, counted)
+        ids = None if ids is None else counted.gather(ids)
+    if not costs.numel():
+        return connected
+    joined = objective.join(costs, ids)
+    if objective.reduction != "none":
+        joined = joined.mean() if objective.reduction == "mean" else joined.sum()
+    return connected + joined
+
+
 def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -> tuple[Tensor, Report]:
     if scores.dim() != 2 or not scores.is_floating_point():
         raise ValueError(f"scores must be [n, m] floating point, got {tuple(scores.shape)} of {scores.dtype}")
@@ -257,13 +334,18 @@ def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -
     relation = relation.bind(n, m, self_contrast=self_contrast, device=scores.device)
 
     def one(values: Tensor, side: Relation) -> tuple[Tensor, Report]:
+        n = values.shape[0]
         state: dict[str, Tensor] = {}
         if objective.needs_positive_scores:
             rows, columns = side.positive_pairs()
-            state = objective.prepare(values[rows, columns], rows, values.shape[0])
+            state = objective.prepare(values[rows, columns], rows, n)
         scale: Any = 1.0 if objective.temperature is None else objective.temperature.scale()
+        scaled = values * scale
+        if objective.needs_row_statistics:
+            state.update(_remembered(objective, lambda rows: scaled[rows], [slice(0, n)], side, None))
         counts = tiles.Counts(values.device)
-        loss = tiles.reduce(objective, values * scale, *side.tile(slice(0, values.shape[0])), state, counts, None)
+        loss = tiles.reduce(objective, scaled, *side.tile(slice(0, n)), state, counts, None)
+        loss = _joined(objective, loss, counts, side, None)
         return loss, Report(values.shape[0], *counts.values(), "dense", max(values.shape[0], 1), False)
 
     loss, report = one(scores, relation)
@@ -295,17 +377,17 @@ def _check_two_sided(objective: RowCosts) -> None:
         raise ValueError("reduction='none' has no meaning for a two-sided objective: its sides differ in length")
 
 
-def _check(query: Tensor, key: Tensor | None) -> None:
+def _check(query: Tensor, key: Tensor | None, *, may_be_empty: bool) -> None:
     for name, value in (("query", query), ("key", key)):
         if value is not None and (value.dim() != 2 or not value.is_floating_point()):
             raise ValueError(
                 f"{name} must be [rows, dimension] floating point, got {tuple(value.shape)} of {value.dtype}"
             )
-    if query.shape[0] == 0:
+    if query.shape[0] == 0 and not may_be_empty:
         raise ValueError("query has no rows")
     if key is None:
         return
-    if key.shape[0] == 0:
+    if key.shape[0] == 0 and not may_be_empty:
         raise ValueError("key has no rows")
     if query.shape[1] != key.shape[1]:
         raise ValueError(f"query is {list(query.shape)} and key {list(key.shape)}: their dimensions differ")

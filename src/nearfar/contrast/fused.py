@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nearfar.contrast.relation import Relation, Rows
+from nearfar.contrast.relation import Relation, Rows, candidates
 from nearfar.contrast.tiles import Counts, Problem, keep, kept, tie
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def applies(objective: RowCosts, state: dict[str, Tensor]) -> bool:
         objective.softmax_form is not None
         and objective.score.bilinear
         and not state
+        and not objective.needs_row_statistics
+        and not objective.joins_rows
         and objective.reduction in ("mean", "sum")
     )
 
@@ -91,7 +93,7 @@ def _masked_dense(problem: Problem, rows: Rows, scores: Tensor, counts: Counts, 
         outside = ~negative if only_negative else ~(positive | negative)
         scores.masked_fill_(outside, -torch.inf)
     else:
-        scores += (negative if only_negative else positive.to(scores.dtype) + negative).to(scores.dtype).log()
+        scores += (negative if only_negative else candidates(positive, negative)).to(scores.dtype).log()
     attract *= active[:, None]
     return _Masked(scores, target, active, None, attract)
 

@@ -52,6 +52,10 @@ class Paired(Relation):
             key["exclude"] = integers(key_exclude, "key_exclude")
         super().__init__(query, key or None)
 
+    @property
+    def has_given_ids(self) -> bool:
+        return self.numbered_by is None and "id" in self.query_state
+
     def bind(self, n: int, m: int, *, self_contrast: bool, device: torch.device) -> Relation:
         query, key = dict(self.query_state), dict(self.key_state or {})
         numbered_by = self.numbered_by

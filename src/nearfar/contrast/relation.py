@@ -72,6 +72,16 @@ class Relation:
         """``(n, m)``, once bound."""
         return _length(self.query_state), _length(self.key_state or self.query_state)
 
+    @property
+    def row_ids(self) -> Tensor | None:
+        """What names the queries ``[n]`` (int64), once bound: their ids, or their labels; None where nothing does."""
+        return self.query_state.get("id", self.query_state.get("label"))
+
+    @property
+    def has_given_ids(self) -> bool:
+        """Whether :attr:`row_ids` was given, rather than counted from the positions of a batch."""
+        return self.row_ids is not None
+
     def bind(self, n: int, m: int, *, self_contrast: bool, device: torch.device) -> Relation:
         """This relation for ``n`` queries and ``m`` keys on ``device``.
 
@@ -291,6 +301,14 @@ class Changed(Relation):
         return self.inner.among_themselves
 
     @property
+    def row_ids(self) -> Tensor | None:
+        return self.inner.row_ids
+
+    @property
+    def has_given_ids(self) -> bool:
+        return self.inner.has_given_ids
+
+    @property
     def shape(self) -> tuple[int, int]:
         return self.inner.shape
 
@@ -337,6 +355,13 @@ class Changed(Relation):
         copy = self._with_state({}, {}, inner.self_contrast)
         copy.inner, copy.device = inner, device
         return copy
+
+
+def candidates(positive: Tensor, negative: Tensor) -> Tensor:
+    """The weights ``[t, c]`` of all candidates of a row: 1 for a column with any positive weight, else its negative."""
+    if positive.dtype == negative.dtype == torch.bool:
+        return positive | negative
+    return torch.where(positive > 0, 1, negative)
 
 
 def matches(values: Tensor, ordered: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,8 +37,17 @@ class Problem:
     parameters: tuple[torch.nn.Parameter, ...]
 
     def tiles(self) -> list[slice]:
-        n = self.relation.shape[0]
-        return [slice(start, min(n, start + self.step)) for start in range(0, n, self.step)]
+        return steps(self.relation.shape[0], self.step)
+
+
+def steps(n: int, step: int) -> list[slice]:
+    """``n`` rows in slices of ``step``."""
+    return [slice(start, min(n, start + step)) for start in range(0, n, step)]
+
+
+def reduction_of(objective: RowCosts) -> str:
+    """How the rows' costs are reduced: not yet, where the objective joins rows first."""
+    return "none" if objective.joins_rows else objective.reduction
 
 
 class Counts:
@@ -48,14 +57,20 @@ class Counts:
         self.active = torch.zeros((), dtype=torch.long, device=device)
         self.positive = torch.zeros((), dtype=torch.long, device=device)
         self.negative = torch.zeros((), dtype=torch.long, device=device)
+        self._rows = [torch.zeros(0, dtype=torch.bool, device=device)]
 
     def add(self, active: Tensor, positive: Tensor | int, negative: Tensor | int) -> None:
         self.active += active.sum()
+        self._rows.append(active)
         self.positive += positive
         self.negative += negative
 
     def values(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.active, self.positive, self.negative
+
+    def active_rows(self) -> Tensor:
+        """Which of the rows seen so far, bool."""
+        return torch.cat(self._rows)
 
 
 def rows_that_fit(n: int, m: int, element_size: int, factor: float) -> int:
@@ -89,7 +104,7 @@ def reduce(
 ) -> Tensor:
     """The reduced loss of a whole score matrix by plain autograd."""
     active, costs, weights = _costs(objective, scores, positive, negative, state, counts)
-    if objective.reduction == "none":
+    if reduction_of(objective) == "none":
         return torch.zeros_like(scores[:, 0]).masked_scatter(active, costs)
     total = (costs * weights).sum()
     if costs.numel() == 0:  # still connected to everything, so that all processes take part in the backward pass
@@ -130,7 +145,7 @@ def tiled(
     """The loss by row tiles. Costs of single rows (``reduction="none"``) recompute their tiles in backward."""
     scale = torch.as_tensor(scale, dtype=query.dtype, device=query.device)
     inputs = (query, key, scale, *state.values(), *problem.parameters)
-    function = _TiledCosts if problem.objective.reduction == "none" else _TiledLoss
+    function = _TiledCosts if reduction_of(problem.objective) == "none" else _TiledLoss
     # grad mode is off inside a Function's forward, so whether a gradient is wanted has to be told to it
     wanted = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
     loss: Tensor = function.apply(problem, counts, tie(inputs, wanted), *inputs)  # type: ignore[no-untyped-call]

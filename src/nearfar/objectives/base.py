@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nearfar.contrast import score as scores_module
 from nearfar.contrast import temperature as temperature_module
+from nearfar.contrast.distributed import total_over_processes
 from nearfar.contrast.engine import Memory, Report, evaluate_with_report
 from nearfar.contrast.precision import at_least_float32
 from nearfar.contrast.relation import Relation
@@ -34,6 +35,8 @@ class Objective(nn.Module):
     """The cost in one line."""
     paper: ClassVar[str] = ""
     """First author, year, title, arXiv number where there is one."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What a call needs beyond the embeddings, scores and targets of its kind: the names of those arguments."""
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
@@ -57,6 +60,8 @@ class RowObjective(Objective):
     default_temperature: ClassVar[float | None] = None
     needs_negative: ClassVar[bool] = True
     needs_positive_scores: bool = False
+    needs_row_statistics: bool = False
+    joins_rows: bool = False
     softmax_form: str | None = None
 
     def __init__(
@@ -106,6 +111,29 @@ class RowObjective(Objective):
         """
         return {}
 
+    def statistic(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """What :meth:`remember` wants to know of each row: ``[t]`` or ``[t, k]``, from scores divided by the
+        temperature, without a gradient; for an objective with ``needs_row_statistics``."""
+        raise NotImplementedError
+
+    def remember(self, statistics: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        """Update what is kept of items from batch to batch and return what :meth:`rows` needs of it.
+
+        ``statistics [a, ...]`` and the ids ``[a]`` (int64) of the active rows of all processes, so that every process
+        keeps the same tables. Called once an evaluation. Tables change only in training mode (``self.training``).
+        Returns values a row (``[a, ...]``) or for all (0-dimensional), without a gradient.
+        """
+        raise NotImplementedError
+
+    def join(self, costs: Tensor, ids: Tensor | None) -> Tensor:
+        """Combine rows, for an objective with ``joins_rows``: ``[a]`` costs of the active rows of all processes to
+        ``[g]`` costs of groups, which the reduction then applies to.
+
+        ``ids [a]`` (int64) are the relation's names of the rows (under ``Labels`` the labels), None where it has none.
+        It has no parameters of its own: every process computes it alike.
+        """
+        raise NotImplementedError
+
     def forward(
         self,
         query: Tensor | None = None,
@@ -120,7 +148,7 @@ class RowObjective(Objective):
         loss, self.report = evaluate_with_report(
             self, query, key, relation=relation, scores=scores, memory=memory, group=group
         )
-        if not bool(self.report.active_anchors):
+        if not bool(total_over_processes(self.report.active_anchors, group)):
             self.empty_batches += 1
             warnings.warn(
                 f"{self.name or type(self).__name__}: no anchor of this batch has "

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from nearfar.contrast.relation import candidates
 from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
@@ -17,7 +18,9 @@ from nearfar.objectives.registry import register
 class SoftmaxObjective(RowObjective):
     """Base of the family whose cost is ``log sum_{j in denominator} exp(s_ij) - mean_{p near i} s_ip``.
 
-    The denominator holds all positives and negatives, or with ``decoupled`` the negatives alone. ``softmax_form`` tells
+    The denominator holds all positives and negatives, or with ``decoupled`` the negatives alone. Positive weights are
+    the target distribution (soft targets, grades) and do not enter the denominator, where a positive counts once;
+    negative weights do (importance of a negative). ``softmax_form`` tells
     the engine which closed form of the gradient it may use, "all" or "negative"; None makes it differentiate
     :meth:`rows`. It follows from ``decoupled``, and is None for a subclass that writes a part of the formula anew.
     """
@@ -29,7 +32,7 @@ class SoftmaxObjective(RowObjective):
         super().__init_subclass__(**kwargs)
         own = cls.__dict__.keys()
         closed_form = "negative" if cls.decoupled else "all"
-        if "softmax_form" not in own and {"rows", "denominator", "active", "weights"} & own:
+        if "softmax_form" not in own and {"rows", "denominator", "active", "weights", "join"} & own:
             cls.softmax_form = None
         elif "softmax_form" not in own and "decoupled" in own:
             cls.softmax_form = closed_form
@@ -37,11 +40,8 @@ class SoftmaxObjective(RowObjective):
             raise TypeError(f"{cls.__name__}: softmax_form is {cls.softmax_form!r}, decoupled = {cls.decoupled}")
 
     def denominator(self, positive: Tensor, negative: Tensor) -> Tensor:
-        """The weights ``[t, m]`` of the columns in the normalising sum."""
-        if self.decoupled:
-            return negative
-        both_bool = positive.dtype == negative.dtype == torch.bool
-        return positive | negative if both_bool else positive + negative
+        """The weights ``[t, m]`` of the columns in the normalising sum: a positive counts once, whatever its weight."""
+        return negative if self.decoupled else candidates(positive, negative)
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         return log_sum_exp(scores, self.denominator(positive, negative)) - weighted_mean(scores, positive)
