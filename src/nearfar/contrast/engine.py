@@ -41,6 +41,7 @@ class RowCosts(Protocol):
     needs_positive_scores: bool
     needs_row_statistics: bool
     joins_rows: bool
+    costs_a_row: int
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor: ...
     def active(self, positive: Tensor, negative: Tensor) -> Tensor: ...

@@ -21,6 +21,10 @@ class Paired(Relation):
     ``query_exclude [n]``, ``key_exclude [m]``: integers; a pair of equal values (>= 0) whose ids differ is ignored.
     Give them the hash of the text, and a duplicate of the positive is no longer taken for a negative.
 
+    ``query_within [n]``, ``key_within [m]``: integers; a pair of different values whose ids differ is ignored, so that
+    an item is far only from items of its own part: from the same view, the same moment, the queue alone, or its own
+    hard negatives alone.
+
     Over several processes ids must be those of the global batch; without ids each process numbers its own items apart.
     """
 
@@ -37,6 +41,8 @@ class Paired(Relation):
         *,
         query_exclude: Tensor | None = None,
         key_exclude: Tensor | None = None,
+        query_within: Tensor | None = None,
+        key_within: Tensor | None = None,
     ) -> None:
         if query_ids is None and key_ids is not None:
             raise ValueError("Paired: key_ids were given without query_ids")
@@ -50,6 +56,10 @@ class Paired(Relation):
             query["exclude"] = integers(query_exclude, "query_exclude")
         if key_exclude is not None:
             key["exclude"] = integers(key_exclude, "key_exclude")
+        if query_within is not None:
+            query["within"] = integers(query_within, "query_within")
+        if key_within is not None:
+            key["within"] = integers(key_within, "key_within")
         super().__init__(query, key or None)
 
     @property
@@ -71,10 +81,11 @@ class Paired(Relation):
             key = {}
         elif "id" not in key:
             key["id"] = query["id"]
-        if not self_contrast and ("exclude" in query) != ("exclude" in key):
-            if "exclude" in key or n != m:
-                raise ValueError("Paired: query_exclude and key_exclude are needed together")
-            key["exclude"] = query["exclude"]
+        for name in ("exclude", "within"):
+            if not self_contrast and (name in query) != (name in key):
+                if name in key or n != m:
+                    raise ValueError(f"Paired: query_{name} and key_{name} are needed together")
+                key[name] = query[name]
         for state, count, side in ((query, n, "queries"), (key, m, "keys")):
             for name, value in state.items():
                 if value.numel() != count:
@@ -107,9 +118,13 @@ class Paired(Relation):
         if "exclude" in query:
             same = query["exclude"][:, None] == key["exclude"][None, :]
             negative &= ~(same & (query["exclude"] >= 0)[:, None])
+        if "within" in query:
+            negative &= query["within"][:, None] == key["within"][None, :]
         return positive, negative
 
-    def sparse(self, rows: Rows) -> SparseTile:
+    def sparse(self, rows: Rows) -> SparseTile | None:
+        if "within" in self.query_state:
+            return None  # most pairs may be ignored
         query = {name: value[rows] for name, value in self.query_state.items()}
         near_rows, near_columns = matches(query["id"], *self.lookup["id"])
         if self.self_contrast:
@@ -130,9 +145,9 @@ class Paired(Relation):
         return SparseTile(near_rows, near_columns, ignored_rows, ignored_columns)
 
     def tile(self, rows: Rows, columns: Rows | None = None) -> Weights:
-        if columns is not None:
+        few = None if columns is not None else self.sparse(rows)
+        if few is None:
             return super().tile(rows, columns)
-        few = self.sparse(rows)
         count = self.query_state["id"][rows].numel()
         positive = torch.zeros(count, self.shape[1], dtype=torch.bool, device=few.near_rows.device)
         positive[few.near_rows, few.near_columns] = True
@@ -152,25 +167,52 @@ class Views(Paired):
 
     The rows are the first view of every item, then the second view of every item, and so on: ``torch.cat([z1, z2])``.
     With ``ids [n]`` (one a row) any other order will do.
+
+    ``negatives``: which views of other items are far: "all" (default), those of the "same-view" (DHEL) or those of
+    every "other-view" (CLIP). The last two ask which view a row shows: its place in the order above or, with ``ids``,
+    ``views [n]``, an integer a row.
     """
 
-    def __init__(self, count: int = 2, *, ids: Tensor | None = None) -> None:
+    def __init__(
+        self, count: int = 2, *, ids: Tensor | None = None, views: Tensor | None = None, negatives: str = "all"
+    ) -> None:
         if count < 2:
             raise ValueError(f"Views: contrasting views needs at least 2 of them, got {count}")
+        if negatives not in ("all", "same-view", "other-view"):
+            raise ValueError(f"Views: negatives must be 'all', 'same-view' or 'other-view', got {negatives!r}")
+        if views is not None and ids is None:
+            raise ValueError("Views: views say which view each of the ids shows, but no ids were given")
         super().__init__(ids)
         self.count = count
+        self.negatives = negatives
+        self.views = None if views is None else integers(views, "views")
+        if self.views is not None and bool((self.views < 0).any()):
+            raise ValueError("Views: views are numbered from 0 on")
 
     @property
     def among_themselves(self) -> bool:
         return True
 
+    def far_from(self, negatives: str) -> Views:
+        """The same views, with other ``negatives``."""
+        return Views(self.count, ids=self.query_state.get("id"), views=self.views, negatives=negatives)
+
     def bind(self, n: int, m: int, *, self_contrast: bool, device: torch.device) -> Relation:
         if not self_contrast:
             raise ValueError("Views: give all views as one query tensor (torch.cat([z1, z2])) and no key")
-        if "id" in self.query_state:
-            return super().bind(n, m, self_contrast=True, device=device)
-        if n % self.count:
-            raise ValueError(f"Views: {n} rows cannot be {self.count} views of each item")
-        numbered = self._with_state({"id": torch.arange(n, device=device) % (n // self.count)}, None, False)
-        numbered.numbered_by = "query"
+        state, numbered_by, views = dict(self.query_state), self.numbered_by, self.views
+        if "id" not in state:
+            if n % self.count:
+                raise ValueError(f"Views: {n} rows cannot be {self.count} views of each item")
+            position, items = torch.arange(n, device=device), n // self.count
+            state["id"], views, numbered_by = position % items, position // items, "query"
+        if self.negatives != "all":
+            if views is None:
+                raise ValueError(f"Views: to tell which rows are of the {self.negatives}, give views beside ids")
+            state["within" if self.negatives == "same-view" else "exclude"] = views
+        numbered = self._with_state(state, None, False)
+        numbered.numbered_by = numbered_by
         return Paired.bind(numbered, n, m, self_contrast=True, device=device)
+
+    def sparse(self, rows: Rows) -> SparseTile | None:
+        return super().sparse(rows) if self.negatives == "all" else None  # else half of all pairs may be ignored

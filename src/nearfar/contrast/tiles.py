@@ -81,14 +81,16 @@ def rows_that_fit(n: int, m: int, element_size: int, factor: float) -> int:
 def _costs(
     objective: RowCosts, scores: Tensor, positive: Tensor, negative: Tensor, state: dict[str, Tensor], counts: Counts
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``(active [t] bool, costs [a] of the active rows, their weights [a])``."""
+    """``(active [t] bool, costs [a] or [a, k] of the active rows, their weights [a])``."""
     active = objective.active(positive, negative)
     counts.add(active, (positive > 0).sum(), (negative > 0).sum())
     if not bool(active.all()):  # a formula never sees a row it is not defined for
         scores, positive, negative = scores[active], positive[active], negative[active]
         state = {name: value if value.dim() == 0 else value[active] for name, value in state.items()}
     if scores.shape[0] == 0:
-        return active, scores.sum(1), scores.sum(1).detach()
+        nothing = scores.sum(1)
+        k = objective.costs_a_row
+        return active, nothing if k == 1 else nothing[:, None].expand(0, k), nothing.detach()
     costs = objective.rows(scores, positive, negative, **state)
     return active, costs, objective.weights(scores.detach(), positive, negative)
 
@@ -105,11 +107,17 @@ def reduce(
     """The reduced loss of a whole score matrix by plain autograd."""
     active, costs, weights = _costs(objective, scores, positive, negative, state, counts)
     if reduction_of(objective) == "none":
-        return torch.zeros_like(scores[:, 0]).masked_scatter(active, costs)
+        return _spread(costs, active)
     total = (costs * weights).sum()
     if costs.numel() == 0:  # still connected to everything, so that all processes take part in the backward pass
         total = total + sum(value.sum() * 0.0 for value in (scores, *state.values()))
     return finish(objective, total, weights.sum(), group)[0]
+
+
+def _spread(costs: Tensor, active: Tensor) -> Tensor:
+    """The costs of the active rows at their places among all rows, 0 elsewhere."""
+    mask = active if costs.dim() == 1 else active[:, None]
+    return costs.new_zeros(active.numel(), *costs.shape[1:]).masked_scatter(mask, costs)
 
 
 def finish(
@@ -304,10 +312,11 @@ class _TiledCosts(torch.autograd.Function):
     def forward(ctx: Any, problem: Problem, counts: Counts, ties: Tensor | None, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(ties, *inputs)
         query, key, scale, *others = inputs
-        costs = query.new_zeros(query.shape[0])
+        k = problem.objective.costs_a_row
+        costs = query.new_zeros(query.shape[0]) if k == 1 else query.new_zeros(query.shape[0], k)
         for rows in problem.tiles():
             tile = _Tile(problem, rows, query, key, scale, others, counts, False)
-            costs[rows] = torch.zeros_like(costs[rows]).masked_scatter(tile.active, tile.costs)
+            costs[rows] = _spread(tile.costs, tile.active)
         ctx.problem = problem
         return costs
 

@@ -62,6 +62,8 @@ class RowObjective(Objective):
     needs_positive_scores: bool = False
     needs_row_statistics: bool = False
     joins_rows: bool = False
+    costs_a_row: int = 1
+    """How many numbers :meth:`rows` gives a row: ``[t]``, or ``[t, k]`` for :meth:`join` to combine."""
     softmax_form: str | None = None
 
     def __init__(
@@ -126,8 +128,8 @@ class RowObjective(Objective):
         raise NotImplementedError
 
     def join(self, costs: Tensor, ids: Tensor | None) -> Tensor:
-        """Combine rows, for an objective with ``joins_rows``: ``[a]`` costs of the active rows of all processes to
-        ``[g]`` costs of groups, which the reduction then applies to.
+        """Combine rows, for an objective with ``joins_rows``: ``[a]`` (or ``[a, costs_a_row]``) costs of the active
+        rows of all processes to ``[g]`` costs of groups, which the reduction then applies to.
 
         ``ids [a]`` (int64) are the relation's names of the rows (under ``Labels`` the labels), None where it has none.
         It has no parameters of its own: every process computes it alike.
