@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -128,6 +129,26 @@ def evaluate_with_report(
     for half-precision embeddings. Raises ValueError, with the shapes, for input that does not fit together, UsageError
     for an unknown ``memory``.
     """
+    # an objective made of several contrasts, or of more than query and key, says itself how it is evaluated
+    evaluation = getattr(objective, "evaluation", None) or partial(evaluate_rows, objective)
+    found: tuple[Tensor, Report] = evaluation(
+        query, key, relation=relation, scores=scores, memory=memory, tile_rows=tile_rows, group=group
+    )
+    return found
+
+
+def evaluate_rows(
+    objective: RowCosts,
+    query: Tensor | None,
+    key: Tensor | None,
+    *,
+    relation: Relation | None,
+    scores: Tensor | None,
+    memory: Memory,
+    tile_rows: int | None,
+    group: dist.ProcessGroup | None,
+) -> tuple[Tensor, Report]:
+    """:func:`evaluate_with_report` by the objective's ``rows``, whatever its own ``evaluation``."""
     if memory not in ("auto", "dense", "tiled"):
         raise UsageError(f"memory must be 'auto', 'dense' or 'tiled', got {memory!r}")
     if tile_rows is not None and tile_rows < 1:
@@ -398,4 +419,4 @@ def _check(query: Tensor, key: Tensor | None, *, may_be_empty: bool) -> None:
         raise ValueError(f"query is {query.dtype} and key {key.dtype}")
 
 
-__all__ = ["DENSE_LIMIT", "Report", "RowCosts", "evaluate", "evaluate_with_report"]
+__all__ = ["DENSE_LIMIT", "Report", "RowCosts", "evaluate", "evaluate_rows", "evaluate_with_report"]
