@@ -22,8 +22,8 @@ _BY_ENDS = ("query_to_query", "query_to_doc", "doc_to_query", "doc_to_doc")
 class Directions(Relation):
     """Pairs of queries and documents as one set of items, ``torch.cat([query, document])`` (GTE; Li et al., 2023).
 
-    ``pairs`` says which of the ``n`` queries and ``m`` documents belong together (default: query i and document i, later
-    ones being hard negatives, of query ``j mod n`` where there are n, 2 n ... of them). ``directions`` are those that
+    ``pairs`` says which of the ``n`` queries and ``m`` documents belong together (default: query i and document i; more
+    ones are hard negatives, of query ``j mod n`` where there are n, 2 n ... of them). ``directions`` are those that
     count, of "query_to_doc" (always), "query_to_query", "doc_to_query" and "doc_to_doc" (which needs "doc_to_query":
     without it the row of a document holds no pair). Near are a query and a document of the same id. Ignored are two
     queries of the same id, two documents of the same query, and what ``pairs`` excludes.
@@ -31,9 +31,7 @@ class Directions(Relation):
     The rows of hard negatives have no positive and so no cost. Raises UsageError for directions that make no sense.
     """
 
-    def __init__(
-        self, n: int, m: int, pairs: Paired | None = None, directions: Sequence[str] = DIRECTIONS
-    ) -> None:
+    def __init__(self, n: int, m: int, pairs: Paired | None = None, directions: Sequence[str] = DIRECTIONS) -> None:
         directions = checked(directions)
         bound = (Paired() if pairs is None else pairs).bind(n, m, self_contrast=False, device=torch.device("cpu"))
         assert isinstance(bound, Paired)

@@ -233,6 +233,14 @@ def log_sum_exp(scores: Tensor, weight: Tensor) -> Tensor:
     return torch.logsumexp(masked(scores, weight), dim=1)
 
 
+def grouped_log_sum_exp(values: Tensor, ids: Tensor) -> Tensor:
+    """``log sum_{a of id g} exp(values_a)`` for each different id, in ascending order: ``[a] -> [g]``."""
+    names, place = ids.unique(return_inverse=True)
+    peak = values.detach().new_full(names.shape, -torch.inf).scatter_reduce(0, place, values.detach(), "amax")
+    total = values.new_zeros(names.shape).index_add(0, place, (values - peak[place]).exp())
+    return peak + total.log()
+
+
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     """``sum_j weight_ij values_ij / sum_j weight_ij``, ``[t]``; values of weight 0 may be infinite."""
     weight = weight.to(values.dtype)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from nearfar.contrast.relation import candidates
+from nearfar.contrast.directions import DIRECTIONS, Directions, checked
+from nearfar.contrast.distributed import GatheredRows
+from nearfar.contrast.engine import Memory
+from nearfar.contrast.paired import Paired
+from nearfar.contrast.relation import Relation, candidates
 from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
-from nearfar.objectives.base import RowObjective, log_sum_exp, weighted_mean
+from nearfar.objectives.base import RowObjective, grouped_log_sum_exp, log_sum_exp, masked, weighted_mean
 from nearfar.objectives.registry import register
 
 
@@ -56,25 +62,123 @@ class InfoNCE(SoftmaxObjective):
     MultipleNegativesRankingLoss, scale 1/T); two-sided it is CLIP's loss; on ``Views(2)`` it is NT-Xent (SimCLR).
     In [0, inf); log(number of candidates) when the scores say nothing.
 
+    Positive weights of the relation are soft targets, taken relative to their sum in a row: under
+    ``Explicit(target)`` it is cross-entropy with a target distribution. A negative counts ``weight`` times. Keys near
+    to nobody (ids -1 under ``Paired``; a queue: ``torch.cat([key, queue])``) are further negatives of all rows.
+
     Arguments:
         temperature: T > 0, a number, "learned" (from the default; "learned:0.07" from there, as CLIP does) or a
             :class:`Temperature`; default 0.05 (SimCSE, 2021).
         score: "cosine" (default), "dot", "negative-euclidean", "negative-squared-euclidean" or a :class:`Score`.
-        two_sided: average the directions query -> key and key -> query.
+        two_sided: average the directions query -> key and key -> query (sentence-transformers' directions
+            query_to_doc and doc_to_query with partition_mode "per_direction").
         reduction: "mean" (default), "sum" or "none" (one cost a row).
+        label_smoothing: in [0, 1), default 0; the share of the target that is spread evenly over all candidates, as in
+            torch's cross_entropy.
+        denominator: "all" (default) candidates; or "own": each positive competes with the negatives alone, as in
+            pytorch-metric-learning's NTXentLoss. Only matters where a row has several positives.
+        average: over "rows" (default) or over "pairs": a row counts as often as it has positives (the reduction of
+            pytorch-metric-learning's NTXentLoss).
+        directions: None, or some of "query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc": all candidates of a
+            query and of its document in one softmax (GTE, Li et al., 2023; sentence-transformers' partition_mode
+            "joint"). Called with (query, key) under ``Paired``, or with ``torch.cat([query, key])`` under
+            :class:`~nearfar.contrast.directions.Directions`. One cost a query; the pair itself counts in each
+            direction that holds it, as in the peer.
+
+    Raises UsageError for options that exclude each other.
     """
 
     name = "info-nce"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "nt-xent": {"temperature": 0.5},
+        "nt-xent-labels": {"temperature": 0.07, "denominator": "own", "average": "pairs"},
         "mnrl": {},
         "multiple-negatives-ranking": {},
         "clip": {"two_sided": True, "temperature": "learned:0.07"},
+        "gte": {"directions": DIRECTIONS},
     }
     formula = "-log( exp(s_ip/T) / sum_j exp(s_ij/T) )"
     paper = "van den Oord 2018, Representation Learning with Contrastive Predictive Coding, arXiv:1807.03748"
     default_temperature = 0.05
     needs_negative = False
+    softmax_form: str | None = "all"
+
+    def __init__(
+        self,
+        *,
+        temperature: float | str | Temperature | None = None,
+        score: str | Score | None = None,
+        two_sided: bool = False,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        denominator: str = "all",
+        average: str = "rows",
+        directions: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(temperature=temperature, score=score, two_sided=two_sided, reduction=reduction)
+        if not 0 <= label_smoothing < 1:
+            raise UsageError(f"{self.name}: label_smoothing must lie in [0, 1), got {label_smoothing}")
+        if denominator not in ("all", "own"):
+            raise UsageError(f"{self.name}: denominator must be 'all' or 'own', got {denominator!r}")
+        if average not in ("rows", "pairs"):
+            raise UsageError(f"{self.name}: average must be 'rows' or 'pairs', got {average!r}")
+        if label_smoothing and denominator == "own":
+            raise UsageError(f"{self.name}: label_smoothing spreads over all candidates: it needs denominator='all'")
+        self.label_smoothing = label_smoothing
+        self.over_own = denominator == "own"
+        self.average = average
+        self.directions = None if directions is None else checked(directions)
+        if self.directions is not None:
+            if two_sided or label_smoothing or self.over_own or average == "pairs":
+                raise UsageError(f"{self.name}: directions in one softmax go with no other option of the softmax")
+            self.joins_rows = True
+        elif label_smoothing or self.over_own or average == "pairs":
+            self.softmax_form = None
+
+    def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
+        if self.over_own:
+            return weighted_mean(own_log_sums(scores, negative) - scores, positive)
+        costs = super().rows(scores, positive, negative)
+        if self.label_smoothing:
+            even = weighted_mean(scores, self.denominator(positive, negative))
+            costs = costs + self.label_smoothing * (weighted_mean(scores, positive) - even)
+        return costs
+
+    def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        if self.average == "pairs":
+            return positive.to(scores.dtype).sum(1)
+        return super().weights(scores, positive, negative)
+
+    def join(self, costs: Tensor, ids: Tensor | None) -> Tensor:
+        if ids is None:
+            raise ValueError(f"{self.name}: directions need a relation with ids")
+        return grouped_log_sum_exp(costs, ids)
+
+    def forward(
+        self,
+        query: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        relation: Relation | None = None,
+        scores: Tensor | None = None,
+        memory: Memory = "auto",
+        group: dist.ProcessGroup | None = None,
+    ) -> Tensor:
+        """The loss; see :func:`nearfar.contrast.evaluate`."""
+        if self.directions is not None and query is not None and key is not None:
+            if relation is not None and not isinstance(relation, Paired):
+                raise ValueError(f"{self.name}: directions need a Paired relation, got {type(relation).__name__}")
+            relation = Directions(query.shape[0], key.shape[0], relation, self.directions)
+            query, key = torch.cat([query, key]), None
+        return super().forward(query, key, relation=relation, scores=scores, memory=memory, group=group)
+
+
+def own_log_sums(scores: Tensor, negative: Tensor) -> Tensor:
+    """``log( exp(s_ip) + sum_n w_in exp(s_in) )`` ``[t, m]``: a normalising sum for each column p as the positive."""
+    has_negative = (negative > 0).any(1, keepdim=True)
+    # a row without negatives would take logsumexp of nothing, whose gradient is NaN
+    far = torch.where(has_negative, masked(scores, negative), scores).logsumexp(1, keepdim=True)
+    return torch.where(has_negative, torch.logaddexp(scores, far), scores)
 
 
 @register
@@ -84,13 +188,24 @@ class SupCon(SoftmaxObjective):
     ``form="out"`` (default, the better one in the paper):
     ``-1/|P| sum_{p in P} log( exp(s_ip/T) / sum_{a in A} exp(s_ia/T) )``.
     ``form="in"``: ``-log( 1/|P| sum_{p in P} exp(s_ip/T) / sum_{a in A} exp(s_ia/T) )``; never above "out".
-    A: all other items, positives included; only the anchor itself is left out. Mean over anchors with a positive. The
-    official code multiplies by T/0.07 and counts anchors without positives as 0 in the mean; the paper does neither.
+    A: all other items, positives included; only the anchor itself is left out. Mean over anchors with a positive.
 
-    Arguments: ``temperature`` default 0.1 (the paper's runs), ``form``, and those of :class:`InfoNCE`.
+    Arguments:
+        form: "out" (default) or "in".
+        temperature: default 0.1 (the paper's runs); and those of :class:`InfoNCE` up to ``reduction``.
+        base_temperature: None (default), or a number that the official code divides by: costs times T / base; 0.07
+            there.
+        without_positive: "dropped" (default): anchors without a positive do not count; "zero": they count as 0 in the
+            mean, as in the official code (alias "supcontrast").
+
+    Called with ``anchors [n]`` (bool), only those items are anchors, all items their candidates: the official code's
+    contrast mode "one" has the first views as anchors. The official code gives 0 or NaN for one item; here it is 0.
     """
 
     name = "supcon"
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {
+        "supcontrast": {"temperature": 0.07, "base_temperature": 0.07, "without_positive": "zero"}
+    }
     formula = "-1/|P| sum_p log( exp(s_ip/T) / sum_a exp(s_ia/T) )"
     paper = "Khosla 2020, Supervised Contrastive Learning, arXiv:2004.11362"
     default_temperature = 0.1
@@ -105,19 +220,70 @@ class SupCon(SoftmaxObjective):
         score: str | Score | None = None,
         two_sided: bool = False,
         reduction: str = "mean",
+        base_temperature: float | None = None,
+        without_positive: str = "dropped",
     ) -> None:
         super().__init__(temperature=temperature, score=score, two_sided=two_sided, reduction=reduction)
         if form not in ("out", "in"):
             raise UsageError(f"supcon: form must be 'out' or 'in', got {form!r}")
+        if base_temperature is not None and not 0 < base_temperature < float("inf"):
+            raise UsageError(f"supcon: base_temperature must be a finite number > 0, got {base_temperature}")
+        if without_positive not in ("dropped", "zero"):
+            raise UsageError(f"supcon: without_positive must be 'dropped' or 'zero', got {without_positive!r}")
         self.form = form
-        if form == "in":
-            self.softmax_form = None  # the closed form pulls towards all positives alike, which "in" does not
+        self.base_temperature = base_temperature
+        self.counts_lonely = without_positive == "zero"
+        if form == "in" or base_temperature is not None or self.counts_lonely:
+            self.softmax_form = None  # what the closed form says is "out" alone
+
+    def active(self, positive: Tensor, negative: Tensor) -> Tensor:
+        has = super().active(positive, negative)
+        return has | (negative > 0).any(1) if self.counts_lonely else has
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
+        candidates = self.denominator(positive, negative)
+        lonely = ~(positive > 0).any(1)
+        if self.counts_lonely:  # measured by all candidates, so that nothing is divided by 0
+            positive = torch.where(lonely[:, None], candidates, positive)
         if self.form == "out":
-            return super().rows(scores, positive, negative)
-        everyone = log_sum_exp(scores, self.denominator(positive, negative))
-        return everyone - log_sum_exp(scores, positive) + positive.to(scores.dtype).sum(1).log()
+            costs = log_sum_exp(scores, candidates) - weighted_mean(scores, positive)
+        else:
+            near = log_sum_exp(scores, positive) - positive.to(scores.dtype).sum(1).log()
+            costs = log_sum_exp(scores, candidates) - near
+        if self.base_temperature is not None and self.temperature is not None:
+            costs = costs / (self.temperature.scale() * self.base_temperature)
+        return torch.where(lonely, 0, costs)
+
+    def forward(
+        self,
+        query: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        relation: Relation | None = None,
+        scores: Tensor | None = None,
+        memory: Memory = "auto",
+        group: dist.ProcessGroup | None = None,
+        anchors: Tensor | None = None,
+    ) -> Tensor:
+        """The loss; see :func:`nearfar.contrast.evaluate`. ``anchors [n]``: bool, which queries are anchors."""
+        if anchors is not None:
+            relation = _of_anchors(anchors, query if scores is None else scores, relation, group)
+        return super().forward(query, key, relation=relation, scores=scores, memory=memory, group=group)
+
+
+def _of_anchors(
+    anchors: Tensor, rows: Tensor | None, relation: Relation | None, group: dist.ProcessGroup | None
+) -> Relation:
+    """The relation with the rows of all other queries ignored."""
+    if rows is None or anchors.dtype != torch.bool or anchors.shape != rows.shape[:1]:
+        wanted = None if rows is None else list(rows.shape[:1])
+        raise ValueError(f"anchors must be {wanted} bool, got {list(anchors.shape)} of {anchors.dtype}")
+    chosen = anchors.to(rows.device)
+    if group is not None:
+        chosen = GatheredRows(chosen.shape[0], group, chosen.device).gather(chosen.long()).bool()
+    return (Paired() if relation is None else relation).ignore(
+        lambda row, column: ~chosen[row][:, None].expand(-1, column.numel())
+    )
 
 
 @register
