@@ -17,7 +17,8 @@ def objectives_page() -> str:
     lines = [
         NOTICE + "# Objectives\n",
         "Row objectives cost a row of scores, view objectives the batch statistics of two views, point objectives "
-        'single scores. Get one by name: `nearfar.objectives.get("info-nce", temperature=0.05)`, or by class: '
+        "single scores, preference objectives a chosen and a rejected response. Get one by name: "
+        '`nearfar.objectives.get("info-nce", temperature=0.05)`, or by class: '
         "`nearfar.objectives.InfoNCE(temperature=0.05)`. In the terminal: `nearfar objectives dcl`.\n",
         "| name | kind | formula | also called | paper |",
         "|---|---|---|---|---|",

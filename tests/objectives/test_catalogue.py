@@ -17,6 +17,7 @@ from nearfar.objectives import (
     InfoNCE,
     Objective,
     PointObjective,
+    PreferenceObjective,
     RowObjective,
     Triplet,
     ViewObjective,
@@ -26,7 +27,7 @@ from nearfar.objectives import (
     register,
 )
 
-BASES = {"row": RowObjective, "view": ViewObjective, "point": PointObjective}
+BASES = {"row": RowObjective, "view": ViewObjective, "point": PointObjective, "preference": PreferenceObjective}
 
 
 def test_the_first_objectives_are_there() -> None:
@@ -35,7 +36,7 @@ def test_the_first_objectives_are_there() -> None:
         "vicreg", "binary-nce",
     }  # fmt: skip
     kinds = [cls.kind for cls in catalogue()]
-    assert kinds == sorted(kinds, key=["row", "view", "point"].index)
+    assert kinds == sorted(kinds, key=["row", "view", "point", "preference"].index)
 
 
 @pytest.mark.parametrize("cls", catalogue(), ids=lambda cls: cls.name)

@@ -26,7 +26,7 @@ class Objective(nn.Module):
     """Base of all objectives: what the catalogue says of them."""
 
     kind: ClassVar[str]
-    """ "row", "view" or "point"."""
+    """ "row", "view", "point" or "preference"."""
     name: ClassVar[str] = ""
     """The catalogue's name, e.g. "info-nce"."""
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -235,7 +235,7 @@ def log_sum_exp(scores: Tensor, weight: Tensor) -> Tensor:
 
 def grouped_log_sum_exp(values: Tensor, ids: Tensor) -> Tensor:
     """``log sum_{a of id g} exp(values_a)`` for each different id, in ascending order: ``[a] -> [g]``."""
-    names, place = ids.unique(return_inverse=True)
+    names, place = torch.unique(ids, return_inverse=True)
     peak = values.detach().new_full(names.shape, -torch.inf).scatter_reduce(0, place, values.detach(), "amax")
     total = values.new_zeros(names.shape).index_add(0, place, (values - peak[place]).exp())
     return peak + total.log()

@@ -59,7 +59,7 @@ def find(name: str) -> tuple[type[Objective], dict[str, Any]]:
 
 def catalogue() -> list[type[Objective]]:
     """All objectives, ordered by kind and name."""
-    order = {"row": 0, "view": 1, "point": 2}
+    order = {"row": 0, "view": 1, "point": 2, "preference": 3}
     return sorted(_CLASSES.values(), key=lambda cls: (order[cls.kind], cls.name))
 
 

@@ -1,0 +1,235 @@
+"""Preferences: what all costs of a chosen and a rejected response have in common.
+
+A response has an *implicit reward* ``d(y) = log p(y|x) - log p_ref(y|x)``: the log-probability of its completion under
+the policy less that under a frozen reference. An objective does not know where its rewards come from: without a
+reference, what is given as ``chosen`` and ``rejected`` is taken for the rewards themselves, be they log-probabilities,
+the output of a reward model, or cosines.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nearfar.contrast.precision import at_least_float32
+from nearfar.errors import UsageError
+from nearfar.objectives.base import Objective
+
+TOKENS = ("sum", "mean")
+LIKELIHOODS = ("sum", "mean", "pooled")
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """``n`` pairs of responses to the same prompts, all tensors ``[n]``.
+
+    ``chosen``, ``rejected``: implicit rewards, divided by the completion's length under ``tokens="mean"``.
+    ``policy_chosen``, ``policy_rejected``: log-probabilities under the policy alone, as they were given.
+    ``chosen_length``, ``rejected_length``: tokens of the completions, where they were given.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    policy_chosen: Tensor
+    policy_rejected: Tensor
+    chosen_length: Tensor | None
+    rejected_length: Tensor | None
+
+    def negative_log_likelihood(self, tokens: str) -> Tensor:
+        """The cost ``[n]`` of the chosen responses under the policy, ``-log p(y_w)``.
+
+        ``tokens``: "sum" over the completion, its "mean", or "pooled": the mean over all tokens of the batch, spread
+        over the pairs so that their mean is it.
+        """
+        if tokens == "sum":
+            return -self.policy_chosen
+        if self.chosen_length is None:
+            raise ValueError(f"the likelihood of the chosen as {tokens!r} over tokens needs chosen_length [n]")
+        if tokens == "mean":
+            return -self.policy_chosen / self.chosen_length
+        return -self.policy_chosen * self.chosen_length.numel() / self.chosen_length.sum()
+
+
+class PreferenceObjective(Objective):
+    """Costs of pairs of responses: ``objective(chosen [n], rejected [n], ...)``; a subclass writes :meth:`pairs`.
+
+    Called with
+        ``chosen``, ``rejected`` ``[n]``: summed log-probabilities of the completions under the policy (prompt and
+        padding masked, end-of-sequence counted where it is part of the completion), or rewards of any kind;
+        ``reference_chosen``, ``reference_rejected`` ``[n]``: the same under the reference, without a gradient; both or
+        neither;
+        ``chosen_length``, ``rejected_length`` ``[n]``: tokens of the completions, needed where log-probabilities are
+        averaged; lengths below 1 count as 1;
+        and what ``extras`` names: ``[n]`` tensors, or scalars for all pairs.
+
+    ``tokens="sum"`` takes the values as they are given, ``"mean"`` divides each by its completion's length.
+    ``reduction``: "mean" over pairs (default), "sum", or "none" for the costs ``[n]``. No pair at all costs 0. Half
+    precision is computed in float32. Raises ValueError for shapes that do not fit and for missing lengths, TypeError
+    for arguments the objective does not take.
+    """
+
+    kind = "preference"
+    extras: ClassVar[tuple[str, ...]] = ()
+    """Names of what may be given beside both responses."""
+    reference_free: ClassVar[bool] = False
+    """Whether the formula has no reference, so that being given one is a mistake."""
+
+    def __init__(self, *, tokens: str = "sum", reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        one_of(self.name, "tokens", tokens, TOKENS)
+        self.tokens = tokens
+
+    def pairs(self, pairs: Preferences, **extra: Tensor) -> Tensor:
+        """The cost ``[n]`` of each pair."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        chosen: Tensor,
+        rejected: Tensor,
+        *,
+        reference_chosen: Tensor | None = None,
+        reference_rejected: Tensor | None = None,
+        chosen_length: Tensor | None = None,
+        rejected_length: Tensor | None = None,
+        **extra: Tensor,
+    ) -> Tensor:
+        """The reduced cost of the pairs; see the class."""
+        for name in extra:
+            if name not in self.extras:
+                raise TypeError(f"{self.name} takes no {name!r} beside both responses, but {list(self.extras)}")
+        if (reference_chosen is None) != (reference_rejected is None):
+            raise ValueError(f"{self.name}: give the reference of both responses or of neither")
+        if self.reference_free and reference_chosen is not None:
+            raise TypeError(f"{self.name} has no reference: its rewards are the policy's log-probabilities")
+        given = {
+            "chosen": chosen,
+            "rejected": rejected,
+            "reference_chosen": reference_chosen,
+            "reference_rejected": reference_rejected,
+            "chosen_length": chosen_length,
+            "rejected_length": rejected_length,
+            **{name: value for name, value in extra.items() if value.dim()},
+        }
+        self._check(given)
+        values = {name: at_least_float32(value) for name, value in given.items() if value is not None}
+        pairs = self._preferences(values)
+        extra = {name: values.get(name, value) for name, value in extra.items()}
+        return reduced(self.pairs(pairs, **extra), self.reduction, pairs.policy_chosen)
+
+    def _check(self, given: dict[str, Tensor | None]) -> None:
+        chosen = given["chosen"]
+        if chosen is None or chosen.dim() != 1 or not chosen.is_floating_point():
+            shape = None if chosen is None else (tuple(chosen.shape), chosen.dtype)
+            raise ValueError(f"{self.name}: chosen must be [n] floating point, got {shape}")
+        for name, value in given.items():
+            if value is not None and value.shape != chosen.shape:
+                raise ValueError(f"{self.name}: chosen is {list(chosen.shape)} and {name} {list(value.shape)}")
+
+    def _preferences(self, values: dict[str, Tensor]) -> Preferences:
+        sides, lengths = {}, {}
+        for side in ("chosen", "rejected"):
+            reward = values[side]
+            if f"reference_{side}" in values:
+                reward = reward - values[f"reference_{side}"]
+            given = values.get(f"{side}_length")
+            length = None if given is None else given.to(reward.dtype).clamp_min(1)
+            if self.tokens == "mean":
+                if length is None:
+                    raise ValueError(
+                        f"{self.name}: tokens='mean' averages over tokens and needs chosen_length and rejected_length "
+                        "[n]; tokens='sum' takes the values as they are given"
+                    )
+                reward = reward / length
+            sides[side], lengths[side] = reward, length
+        return Preferences(
+            sides["chosen"],
+            sides["rejected"],
+            values["chosen"],
+            values["rejected"],
+            lengths["chosen"],
+            lengths["rejected"],
+        )
+
+    def extra_repr(self) -> str:
+        return f"tokens={self.tokens!r}, reduction={self.reduction!r}"
+
+
+class MarginObjective(PreferenceObjective):
+    """Costs that are a link of the margin alone: ``link(beta * (reward(d_w) - reward(d_l)))``.
+
+    A subclass writes :meth:`link`, and :meth:`reward` where the implicit reward is not the log-ratio itself. The same
+    link costs any other pair of scores: :class:`nearfar.objectives.PairwiseLink` makes a row objective of it.
+    """
+
+    batch_statistics: ClassVar[bool] = False
+    """Whether the cost of a margin depends on the other margins of the batch."""
+
+    def __init__(self, beta: float, *, tokens: str = "sum", reduction: str = "mean") -> None:
+        super().__init__(tokens=tokens, reduction=reduction)
+        self.beta = positive(self.name, "beta", beta)
+
+    def link(self, margin: Tensor) -> Tensor:
+        """The cost of each margin, which is scaled by beta already; of any shape where ``batch_statistics`` is off."""
+        raise NotImplementedError
+
+    def reward(self, ratio: Tensor) -> Tensor:
+        """The implicit reward, up to beta, of a log-ratio."""
+        return ratio
+
+    def margin_of(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        """``beta * (reward(chosen) - reward(rejected))``."""
+        return self.beta * (self.reward(chosen) - self.reward(rejected))
+
+    def pairs(self, pairs: Preferences, **extra: Tensor) -> Tensor:
+        return self.link(self.margin_of(pairs.chosen, pairs.rejected))
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta:g}, {super().extra_repr()}"
+
+
+def power_reward(ratio: Tensor, alpha: float) -> Tensor:
+    """``(1 - u^-alpha) / alpha`` with ``u = exp(ratio)``; the ratio itself at alpha 0.
+
+    Where ``u^-alpha`` would leave half of the exponents that the type has, the gradient is 0: a difference of two such
+    rewards stays a number.
+    """
+    if alpha == 0:
+        return ratio
+    bound = math.log(torch.finfo(ratio.dtype).max) / 2
+    return -torch.expm1((-alpha * ratio).clamp(max=bound)) / alpha
+
+
+def reduced(costs: Tensor, reduction: str, like: Tensor) -> Tensor:
+    """The costs, their sum or their mean; 0 for no costs, connected to the graph of ``like``."""
+    if reduction == "none":
+        return costs
+    if reduction == "sum" or costs.numel() == 0:
+        return costs.sum() if costs.numel() else like.sum()
+    return costs.mean()
+
+
+def one_of(name: str, argument: str, value: str, allowed: tuple[str, ...]) -> str:
+    """The value, if it is allowed. Raises UsageError otherwise."""
+    if value not in allowed:
+        raise UsageError(f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def positive(name: str, argument: str, value: float) -> float:
+    """The value, if it is a finite number > 0. Raises UsageError otherwise."""
+    if not 0 < value < math.inf:
+        raise UsageError(f"{name}: {argument} must be a finite number > 0, got {value}")
+    return value
+
+
+def not_negative(name: str, argument: str, value: float, below: float = math.inf) -> float:
+    """The value, if it is a number >= 0 and below a bound. Raises UsageError otherwise."""
+    if not 0 <= value < below:
+        bound = "a finite number >= 0" if below == math.inf else f"in [0, {below:g})"
+        raise UsageError(f"{name}: {argument} must be {bound}, got {value}")
+    return value
