@@ -167,6 +167,36 @@ def test_encode_writes_the_vectors_of_the_model(place: Path, trained: Path, near
     assert "exists already" in err
 
 
+def test_mine_writes_pairs_to_train_on(place: Path, trained: Path, nearfar: Called) -> None:
+    mined = place / "mined.jsonl"
+    code, out, _ = nearfar(
+        "mine", place / "pairs.jsonl", "--model", trained, "--negatives", "2", "--ratio", "0.95", "--output", mined,
+        "--json",
+    )  # fmt: skip
+    assert (code, json.loads(out)["rows"]) == (0, 160)
+    rows = [json.loads(line) for line in mined.read_text().splitlines()]
+    assert all({"anchor", "positive", "negative_1", "negative_2"} == set(row) for row in rows)
+    for column, name in (("anchor", "q"), ("positive", "d")):
+        code, *_ = nearfar(
+            "encode", trained, place / "pairs.jsonl", "--column", column, "--output", place / f"mine-{name}"
+        )
+        assert code == 0
+    call = ["mine", place / "pairs.jsonl", "--query-embeddings", place / "mine-q.npy", "--document-embeddings",
+            place / "mine-d.npy", "--negatives", "2", "--ratio", "0.95", "--output", place / "again.jsonl"]  # fmt: skip
+    code, out, _ = nearfar(*call)
+    assert code == 0
+    assert "mean similarity" in out
+    assert (place / "again.jsonl").read_text() == mined.read_text()
+    code, _, err = nearfar(*call)
+    assert code == 1
+    assert "--overwrite" in err
+    code, _, err = nearfar(*call, "--overwrite", "--ranks", "5-10")
+    assert code == 2
+    assert "first:last" in err
+    code, *_ = nearfar("train", mined, "--dimension", "8", "--steps", "2", "--output", place / "runs" / "hard")
+    assert code == 0
+
+
 def test_report_is_written_again(trained: Path, nearfar: Called) -> None:
     (trained / "report.html").unlink()
     code, out, _ = nearfar("report", trained)

@@ -4,6 +4,7 @@ import nearfar.cli.data
 import nearfar.cli.demo
 import nearfar.cli.encode
 import nearfar.cli.evaluate
+import nearfar.cli.mine
 import nearfar.cli.objectives
 import nearfar.cli.report
 import nearfar.cli.search

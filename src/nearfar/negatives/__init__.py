@@ -1,9 +1,31 @@
-"""Where negatives come from: the batches that are contrasted among themselves."""
+"""Where negatives come from: batches, earlier batches, files of embeddings, and those that are made."""
 
 from __future__ import annotations
 
 from nearfar.negatives.batches import Batches, batch_sizes
 from nearfar.negatives.duplicates import NoDuplicateBatches
+from nearfar.negatives.guide import mask_by_guide
 from nearfar.negatives.labels import LabelBatches
+from nearfar.negatives.mined_pairs import MinedPairs, mine_pairs
+from nearfar.negatives.mining import Mined, MiningRules, mine
+from nearfar.negatives.mixup import HarderNegatives, Mixed, mix_hard_negatives, mix_items
+from nearfar.negatives.queue import CrossBatchMemory, Queue
 
-__all__ = ["Batches", "LabelBatches", "NoDuplicateBatches", "batch_sizes"]
+__all__ = [
+    "Batches",
+    "CrossBatchMemory",
+    "HarderNegatives",
+    "LabelBatches",
+    "Mined",
+    "MinedPairs",
+    "MiningRules",
+    "Mixed",
+    "NoDuplicateBatches",
+    "Queue",
+    "batch_sizes",
+    "mask_by_guide",
+    "mine",
+    "mine_pairs",
+    "mix_hard_negatives",
+    "mix_items",
+]
