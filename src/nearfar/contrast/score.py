@@ -115,11 +115,44 @@ class NegativeSquaredEuclidean(Score):
         return -(query - keys).square().sum(-1)
 
 
+class NegativeNormalizedEuclidean(NegativeEuclidean):
+    """Minus the Euclidean distance of normalised vectors, ``-|q/|q| - k/|k||``, in [-2, 0]. A zero vector stays 0."""
+
+    def embed(self, items: Tensor) -> Tensor:
+        return normalize(items)
+
+
+class NegativeSNR(Score):
+    """Minus the noise-to-signal ratio ``Var(q - k) / Var(q)`` of normalised vectors, in (-inf, 0] (Yuan et al., 2019).
+
+    Variances are over the coordinates of a vector. Not symmetric: the query is the signal. A query whose coordinates
+    are all alike holds no signal; its score is 0, without a gradient.
+    """
+
+    def embed(self, items: Tensor) -> Tensor:
+        items = normalize(items)
+        return items - items.mean(-1, keepdim=True)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        noise = (query.square().sum(-1)[:, None] + keys.square().sum(-1)) - 2 * torch.mm(query, keys.T)
+        return _minus_ratio(noise.clamp(min=0.0), query.square().sum(-1)[:, None])
+
+    def paired(self, query: Tensor, keys: Tensor) -> Tensor:
+        return _minus_ratio((query - keys).square().sum(-1), query.square().sum(-1))
+
+
+def _minus_ratio(noise: Tensor, signal: Tensor) -> Tensor:
+    present = signal > torch.finfo(signal.dtype).eps
+    return torch.where(present, -noise / torch.where(present, signal, 1), 0)
+
+
 SCORES: dict[str, type[Score]] = {
     "cosine": Cosine,
     "dot": Dot,
     "negative-euclidean": NegativeEuclidean,
+    "negative-normalized-euclidean": NegativeNormalizedEuclidean,
     "negative-squared-euclidean": NegativeSquaredEuclidean,
+    "negative-snr": NegativeSNR,
 }
 
 
