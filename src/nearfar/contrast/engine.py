@@ -7,17 +7,17 @@ matrix products and forgets the tile; its gradients are ready when the loss is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nearfar.contrast import fused, tiles
-from nearfar.contrast.distributed import GatheredRows, gather_for_all
+from nearfar.contrast import fused, passes, tiles
+from nearfar.contrast.distributed import GatheredRows
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.precision import at_least_float32, without_autocast
 from nearfar.contrast.relation import Relation
@@ -228,18 +228,20 @@ def _one_side(
         relation = relation.across(counted, keys)
         key = keys.gather_with_gradient(key)
     n = relation.shape[0]
-    state = _prepared(objective, query, key, relation, group)
-    scale = 1.0 if objective.temperature is None else objective.temperature.scale()
+    scale = passes.scale_of(
+        objective, relation, lambda rows, columns: objective.score.paired(query[rows], key[columns]), group
+    )
+    state = passes.prepared(objective, query, key, relation, group)
     tiled = choice.tiled(objective, relation, query)
     use_fused = tiled and fused.applies(objective, state)
     step = choice.rows(objective, relation, query, closed_form=use_fused) if tiled else max(n, 1)
     if objective.needs_row_statistics:
 
         def scores_of(rows: slice) -> Tensor:
-            scores: Tensor = objective.score(query[rows], key) * scale
+            scores: Tensor = objective.score(query[rows], key) * tiles.of_rows(scale, rows)
             return scores
 
-        state.update(_remembered(objective, scores_of, tiles.steps(n, step), relation, group))
+        state.update(passes.remembered(objective, scores_of, tiles.steps(n, step), relation, group))
     problem = tiles.Problem(objective, relation, step, group, tuple(state), tuple(objective.parameters()))
     counts = tiles.Counts(query.device)
     if not tiled:
@@ -248,7 +250,7 @@ def _one_side(
         loss = fused.one_sided(problem, query, key, scale, counts)
     else:
         loss = tiles.tiled(problem, query, key, scale, state, counts)
-    loss = _joined(objective, loss, counts, relation, group)
+    loss = passes.joined(objective, loss, counts, relation, group)
     return loss, Report(n, *counts.values(), "tiled" if tiled else "dense", step, use_fused)
 
 
@@ -256,92 +258,14 @@ def _two_sides_fused(
     objective: RowCosts, query: Tensor, key: Tensor, relation: Relation, choice: _Choice
 ) -> tuple[Tensor, Report]:
     n, m = relation.shape
-    scale = 1.0 if objective.temperature is None else objective.temperature.scale()
+    scale = passes.scale_of(
+        objective, relation, lambda rows, columns: objective.score.paired(query[rows], key[columns]), None
+    )
     step = choice.rows(objective, relation, query, closed_form=True)
     problem = tiles.Problem(objective, relation, step, None, (), tuple(objective.parameters()))
     counts = tiles.Counts(query.device)
     loss = fused.two_sided(problem, query, key, scale, counts)
     return loss, Report(n + m, *counts.values(), "tiled", step, True)
-
-
-def _prepared(
-    objective: RowCosts, query: Tensor, key: Tensor, relation: Relation, group: dist.ProcessGroup | None
-) -> dict[str, Tensor]:
-    if not objective.needs_positive_scores:
-        return {}
-    rows, columns = relation.positive_pairs()
-    scores = objective.score.paired(query[rows], key[columns])
-    n = relation.shape[0]
-    if group is None:
-        return objective.prepare(scores, rows, n)
-    queries = GatheredRows(n, group, query.device)
-    pairs = GatheredRows(scores.shape[0], group, query.device)
-    state = objective.prepare(
-        pairs.gather_with_gradient(scores), pairs.gather(rows + queries.start), sum(queries.counts)
-    )
-    own = slice(queries.start, queries.start + n)
-    return {name: value if value.dim() == 0 else value[own] for name, value in state.items()}
-
-
-def _remembered(
-    objective: RowCosts,
-    scores_of: Callable[[slice], Tensor],
-    steps: list[slice],
-    relation: Relation,
-    group: dist.ProcessGroup | None,
-) -> dict[str, Tensor]:
-    """What the objective remembers of its active rows: its statistics of them, over all processes, by id."""
-    ids = relation.row_ids
-    if ids is None or not relation.has_given_ids:
-        raise ValueError(
-            f"{type(objective).__name__} remembers items from batch to batch and needs their ids: give them in the "
-            "relation, e.g. Paired(ids) or Views(2, ids=torch.cat([ids, ids]))"
-        )
-    found, active = [], []
-    with torch.no_grad():
-        for rows in steps:
-            positive, negative = relation.tile(rows)
-            has = objective.active(positive, negative)
-            active.append(has)
-            found.append(objective.statistic(scores_of(rows)[has], positive[has], negative[has]))
-    here = torch.cat(active) if active else ids.new_zeros(0, dtype=torch.bool)
-    statistics, ids = torch.cat(found), ids[here]
-    own = slice(0, ids.numel())
-    if group is not None:
-        counted = GatheredRows(ids.numel(), group, ids.device)
-        statistics, ids = counted.gather(statistics), counted.gather(ids)
-        own = slice(counted.start, counted.start + counted.counts[counted.rank])
-    state = objective.remember(statistics, ids)
-    return {name: value if value.dim() == 0 else _spread(value[own], here) for name, value in state.items()}
-
-
-def _spread(values: Tensor, active: Tensor) -> Tensor:
-    """Values ``[a, ...]`` of the active rows at their places among all rows ``[n, ...]``."""
-    spread = values.new_zeros(active.numel(), *values.shape[1:])
-    spread[active] = values
-    return spread
-
-
-def _joined(
-    objective: RowCosts, costs: Tensor, counts: tiles.Counts, relation: Relation, group: dist.ProcessGroup | None
-) -> Tensor:
-    """The reduced loss of an objective that joins rows, from the costs ``[n]`` of this process's rows."""
-    if not objective.joins_rows:
-        return costs
-    active, ids = counts.active_rows(), relation.row_ids
-    connected = costs.sum() * 0.0
-    costs = costs[active]
-    ids = None if ids is None else ids[active]
-    if group is not None:
-        counted = GatheredRows(costs.shape[0], group, costs.device)
-        costs = gather_for_all(costs, counted)
-        ids = None if ids is None else counted.gather(ids)
-    if not costs.numel():
-        return connected
-    joined = objective.join(costs, ids)
-    if objective.reduction != "none":
-        joined = joined.mean() if objective.reduction == "mean" else joined.sum()
-    return connected + joined
 
 
 def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -> tuple[Tensor, Report]:
@@ -358,16 +282,16 @@ def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -
     def one(values: Tensor, side: Relation) -> tuple[Tensor, Report]:
         n = values.shape[0]
         state: dict[str, Tensor] = {}
+        scale = passes.scale_of(objective, side, lambda rows, columns: values[rows, columns], None)
         if objective.needs_positive_scores:
             rows, columns = side.positive_pairs()
             state = objective.prepare(values[rows, columns], rows, n)
-        scale: Any = 1.0 if objective.temperature is None else objective.temperature.scale()
-        scaled = values * scale
+        scaled = values * tiles.of_rows(scale, slice(0, n))
         if objective.needs_row_statistics:
-            state.update(_remembered(objective, lambda rows: scaled[rows], [slice(0, n)], side, None))
+            state.update(passes.remembered(objective, lambda rows: scaled[rows], [slice(0, n)], side, None))
         counts = tiles.Counts(values.device)
         loss = tiles.reduce(objective, scaled, *side.tile(slice(0, n)), state, counts, None)
-        loss = _joined(objective, loss, counts, side, None)
+        loss = passes.joined(objective, loss, counts, side, None)
         return loss, Report(values.shape[0], *counts.values(), "dense", max(values.shape[0], 1), False)
 
     loss, report = one(scores, relation)

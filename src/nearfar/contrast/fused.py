@@ -33,6 +33,7 @@ def applies(objective: RowCosts, state: dict[str, Tensor]) -> bool:
     return (
         objective.softmax_form is not None
         and objective.score.bilinear
+        and not (objective.temperature is not None and objective.temperature.individual)
         and not state
         and not objective.needs_row_statistics
         and not objective.joins_rows

@@ -40,6 +40,11 @@ class Problem:
         return steps(self.relation.shape[0], self.step)
 
 
+def of_rows(scale: Tensor | float, rows: slice) -> Tensor | float:
+    """What the scores of ``rows`` are multiplied by, given one scale for all rows or one a row ``[n]``."""
+    return scale[rows, None] if isinstance(scale, Tensor) and scale.dim() else scale
+
+
 def steps(n: int, step: int) -> list[slice]:
     """``n`` rows in slices of ``step``."""
     return [slice(start, min(n, start + step)) for start in range(0, n, step)]
@@ -142,7 +147,7 @@ def dense(
     problem: Problem, query: Tensor, key: Tensor, scale: Tensor | float, state: dict[str, Tensor], counts: Counts
 ) -> Tensor:
     """The loss from the whole score matrix by plain autograd, differentiable any number of times."""
-    scores = problem.objective.score(query, key) * scale
+    scores = problem.objective.score(query, key) * of_rows(scale, slice(0, query.shape[0]))
     weights = problem.relation.tile(slice(0, query.shape[0]))
     return reduce(problem.objective, scores, *weights, state, counts, problem.group)
 
@@ -189,11 +194,11 @@ class _Tile:
             state_leaves = [
                 value.detach().requires_grad_(wanted and value.is_floating_point()) for value in state_values
             ]
-            scale_leaf = scale.detach().requires_grad_(wanted)
+            scale_leaf = scale.detach().requires_grad_(wanted and scale.dim() == 0)
             self.leaves += [scale_leaf, *state_leaves, *problem.parameters]
             self.active, self.costs, self.weights = _costs(
                 objective,
-                raw * scale_leaf,
+                raw * of_rows(scale_leaf, rows),
                 *problem.relation.tile(rows),
                 dict(zip(names, state_leaves, strict=True)),
                 counts,
