@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nearfar.contrast.adjacent import Adjacent
 from nearfar.contrast.engine import Report, evaluate, evaluate_with_report
 from nearfar.contrast.graded import Graded
 from nearfar.contrast.paired import Paired, Views
@@ -10,6 +11,7 @@ from nearfar.contrast.score import Cosine, Dot, NegativeEuclidean, NegativeSquar
 from nearfar.contrast.temperature import Temperature
 
 __all__ = [
+    "Adjacent",
     "Cosine",
     "Dot",
     "Explicit",

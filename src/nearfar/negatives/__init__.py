@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from nearfar.negatives.batches import Batches, batch_sizes
+from nearfar.negatives.clusters import ClusterMemory
 from nearfar.negatives.duplicates import NoDuplicateBatches
 from nearfar.negatives.guide import mask_by_guide
 from nearfar.negatives.labels import LabelBatches
 from nearfar.negatives.mined_pairs import MinedPairs, mine_pairs
 from nearfar.negatives.mining import Mined, MiningRules, mine
 from nearfar.negatives.mixup import HarderNegatives, Mixed, mix_hard_negatives, mix_items
+from nearfar.negatives.noise import gaussian, harder
 from nearfar.negatives.queue import CrossBatchMemory, Queue
+from nearfar.negatives.weighting import by_cluster, by_complement, own_negatives
 
 __all__ = [
     "Batches",
+    "ClusterMemory",
     "CrossBatchMemory",
     "HarderNegatives",
     "LabelBatches",
@@ -23,9 +27,14 @@ __all__ = [
     "NoDuplicateBatches",
     "Queue",
     "batch_sizes",
+    "by_cluster",
+    "by_complement",
+    "gaussian",
+    "harder",
     "mask_by_guide",
     "mine",
     "mine_pairs",
     "mix_hard_negatives",
     "mix_items",
+    "own_negatives",
 ]
