@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nearfar.objectives.base import Objective, PointObjective, RowObjective, ViewObjective
 from nearfar.objectives.density import BinaryNCE
+from nearfar.objectives.histograms import FastAP, Histogram
 from nearfar.objectives.margin import Triplet
 from nearfar.objectives.margin_pairs import SNR, Contrastive, IntraPairVariance, Margin
 from nearfar.objectives.margin_structured import Circle, MultiSimilarity, RankedList, TupletMargin
@@ -14,6 +15,7 @@ from nearfar.objectives.preference_anchored import AOT, KTO, SPPO, APODown, APOZ
 from nearfar.objectives.preference_discovered import AQFL, AQL, CELL, DBAQL, PADLL, PFL, DiscoPOP
 from nearfar.objectives.preference_links import DPO, EXO, IPO, Hinge, PairwiseLink
 from nearfar.objectives.preference_reference_free import CPO, ORPO, SimPO, SLiCHF
+from nearfar.objectives.quadruplet import Quadruplet
 from nearfar.objectives.ranking import PairwiseLogistic
 from nearfar.objectives.registry import catalogue, find, get, register
 from nearfar.objectives.retrieval import CLP, DropInfoNCE, MoPQ
@@ -60,7 +62,9 @@ __all__ = [
     "Contrastive",
     "DiscoPOP",
     "DropInfoNCE",
+    "FastAP",
     "Hinge",
+    "Histogram",
     "InfoNCE",
     "IntraPairVariance",
     "KTOPair",
@@ -76,6 +80,7 @@ __all__ = [
     "PointObjective",
     "PreferenceObjective",
     "PromCSE",
+    "Quadruplet",
     "QuickThoughts",
     "RankedList",
     "RowObjective",

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nearfar.contrast.score import Score
+from nearfar.contrast.engine import Report, evaluate_rows
+from nearfar.contrast.score import NegativeEuclidean, Score, normalize
 from nearfar.errors import UsageError
 from nearfar.objectives.base import RowObjective, compact, masked
+from nearfar.objectives.composed import ComposedObjective, Side, Way
 from nearfar.objectives.registry import register
 
 
 @register
-class Triplet(RowObjective):
+class Triplet(ComposedObjective):
     """Triplet margin loss with mining (Weinberger & Saul, 2009; FaceNet, 2015; Hermans et al., 2017).
 
-    ``l(a, p, n) = max(0, D_ap - D_an + margin)`` with D = -score, by default the Euclidean distance.
+    ``l(a, p, n) = max(0, D_ap - D_an + margin)`` with D = -score, by default the Euclidean distance; with ``swap``
+    ``D_an`` is ``min(D_an, D_pn)``, and ``direction * cos(n - a, p - a)`` may be taken off before the hinge.
 
     Arguments:
         mining: which triplets of an anchor count.
@@ -28,15 +33,27 @@ class Triplet(RowObjective):
         margin: >= 0, default 0.2 (FaceNet; among those tried by Hermans). Distances of unnormalised embeddings may need
             a larger one (sentence-transformers uses 5).
         smooth: ``log(1 + exp(D_ap - D_an + margin))`` instead of the hinge (Hermans' soft margin has margin 0).
+        swap: the negative is that of the anchor or of the positive, whichever it is nearer to (Balntas et al., 2016).
+        direction: >= 0, default 0: gamma of direction regularisation (Mohan et al., 2020), which lets a negative move
+            away from both anchor and positive, at right angles to their line. Its authors' values: 0.3 and 0.5.
         score: default "negative-euclidean"; FaceNet's form is "negative-squared-euclidean" on normalised embeddings.
 
     Anchors without a positive or without a negative do not count (peers count them as 0 in batch-hard's mean). Weights
     of the relation multiply: a triplet weighs ``positive * negative``; "hard" and "semi-hard" only ask whether they are
     > 0. The mean is over triplets, not over anchors; ``reduction="sum"`` sums triplets, "none" gives each anchor's
-    mean. The gradient at distance 0 is 0, so duplicates are safe.
+    mean. The gradient at distance 0 is 0, so duplicates are safe. ``swap`` and ``direction`` take all triplets and need
+    embeddings, since they ask for the distance of positive and negative. Raises UsageError for what lies out of range.
     """
 
     name = "triplet"
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {
+        "triplet-margin": {},
+        "batch-hard-triplet": {"mining": "hard"},
+        "batch-semi-hard-triplet": {"mining": "semi-hard"},
+        "batch-hard-soft-margin-triplet": {"mining": "hard", "smooth": True, "margin": 0.0},
+        "batch-all-triplet": {"average": "active"},
+        "dr-triplet": {"direction": 0.3},
+    }
     formula = "max(0, D_ap - D_an + margin)"
     paper = "Schroff 2015, FaceNet, arXiv:1503.03832; Hermans 2017, In Defense of the Triplet Loss, arXiv:1703.07737"
     default_score = "negative-euclidean"
@@ -48,6 +65,8 @@ class Triplet(RowObjective):
         margin: float = 0.2,
         average: str = "all",
         smooth: bool = False,
+        swap: bool = False,
+        direction: float = 0.0,
         score: str | Score | None = None,
         two_sided: bool = False,
         reduction: str = "mean",
@@ -59,6 +78,12 @@ class Triplet(RowObjective):
             raise UsageError(f"triplet: average must be 'all' or 'active', got {average!r}")
         if not 0 <= margin < float("inf"):
             raise UsageError(f"triplet: the margin must be a finite number >= 0, got {margin}")
+        if not 0 <= direction < float("inf"):
+            raise UsageError(f"triplet: direction must be a finite number >= 0, got {direction}")
+        if (swap or direction) and mining != "all":
+            raise UsageError("triplet: swap and direction go with mining='all'")
+        self.swap = swap
+        self.direction = direction
         self.mining = mining
         self.average = average
         self.margin = margin
@@ -73,6 +98,18 @@ class Triplet(RowObjective):
 
     def arrays(self, positives: int) -> float:
         return 8.0 + (4.0 * positives if self.mining == "all" else 0.0)
+
+    def evaluation(self, query: Tensor | None, key: Tensor | None, **call: Any) -> tuple[Tensor, Report]:
+        if self.swap or self.direction:
+            return super().evaluation(query, key, **call)
+        return evaluate_rows(self, query, key, **call)
+
+    def one_side(self, side: Side, way: Way) -> tuple[Tensor, Report]:
+        rows, columns = side.near
+        anchor, near = side.query[rows], side.keys[columns]
+        pairs = torch.cat([anchor, near, self.score.paired(anchor, near)[:, None]], dim=1)
+        key = torch.cat([side.key, side.key.new_zeros(len(side.key), pairs.shape[1] - side.key.shape[1])], dim=1)
+        return self.of_pairs(_OfPairs(self), pairs, key, side, way)
 
     def _counted(self, cost: Tensor, weight: Tensor) -> Tensor:
         """The weight ``[t]`` of a row's triplets that count."""
@@ -103,3 +140,49 @@ def _nearest_beyond(near: Tensor, scores: Tensor, negative: Tensor) -> Tensor:
     ordered = scores.masked_fill(~negative, torch.inf).sort(1).values
     below = torch.searchsorted(ordered.detach(), near.detach().contiguous())
     return ordered.gather(1, (below - 1).clamp_min(0))
+
+
+class _OfPairs(RowObjective):
+    """The triplets of near pairs as rows."""
+
+    def __init__(self, triplet: Triplet) -> None:
+        super().__init__(score=_Violation(triplet.score, triplet.swap, triplet.direction))
+        self.margin, self.smooth, self.average = triplet.margin, triplet.smooth, triplet.average
+
+    def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
+        return (self._costs(scores) * negative).sum(1) / self._counted(scores, negative).clamp_min(
+            torch.finfo(scores.dtype).tiny
+        )
+
+    def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        return self._counted(scores, negative) * positive.sum(1)
+
+    def _costs(self, scores: Tensor) -> Tensor:
+        return F.softplus(scores + self.margin) if self.smooth else (scores + self.margin).relu()
+
+    def _counted(self, scores: Tensor, negative: Tensor) -> Tensor:
+        counted = negative if self.average == "all" else negative * (self._costs(scores.detach()) > 0)
+        return counted.to(scores.dtype).sum(1)
+
+
+class _Violation(Score):
+    """Of a near pair ``[anchor, positive, their score]`` and a far item: by how much the far one is the nearer."""
+
+    def __init__(self, score: Score, swap: bool, direction: float) -> None:
+        super().__init__()
+        self.score, self.swap, self.direction = score, swap, direction
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        d = query.shape[1] // 2
+        anchor, near, item = query[:, :d], query[:, d : 2 * d], keys[:, :d]
+        far = self.score(anchor, item)
+        if self.swap:
+            far = torch.maximum(far, self.score(near, item))
+        violation: Tensor = far - query[:, 2 * d :]
+        if self.direction:
+            line = normalize(near - anchor)
+            along = line @ item.T - (line * anchor).sum(1, keepdim=True)
+            apart = -NegativeEuclidean()(anchor, item)
+            cosine = torch.where(apart > 0, along / torch.where(apart > 0, apart, 1), 0)
+            violation = violation - self.direction * cosine
+        return violation
