@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from nearfar.objectives.base import Objective, PointObjective, RowObjective, ViewObjective
+from nearfar.objectives.correlation import DCCA, DCCAE, CorInfoMax, CorrAE, DistAE, SplitAE
+from nearfar.objectives.debiased import Debiased, HardNegative
 from nearfar.objectives.density import BinaryNCE
+from nearfar.objectives.divergences import FMICL, SpectralContrastive
+from nearfar.objectives.geometry import CARE, Equivariance, KoLeo, SepCLR
 from nearfar.objectives.histograms import FastAP, Histogram
 from nearfar.objectives.margin import Triplet
 from nearfar.objectives.margin_pairs import SNR, Contrastive, IntraPairVariance, Margin
 from nearfar.objectives.margin_structured import Circle, MultiSimilarity, RankedList, TupletMargin
 from nearfar.objectives.margin_tuples import Angular, LiftedStructure
-from nearfar.objectives.multiview import Alignment, BarlowTwins, Uniformity, VICReg
+from nearfar.objectives.momentum import NNCLR, MoCo, MoCoDualHard
+from nearfar.objectives.multiview import Alignment, AlignUniform, BarlowTwins, Uniformity, VICReg
+from nearfar.objectives.multiview_softmax import DHEL, MVDHEL, MVInfoNCE, PolyView
+from nearfar.objectives.pairwise_softmax import CPC, NCA, NPairs, SigLIP
 from nearfar.objectives.preference import MarginObjective, PreferenceObjective
 from nearfar.objectives.preference_anchored import AOT, KTO, SPPO, APODown, APOZero, BCOPair, KTOPair, NCAPair
 from nearfar.objectives.preference_discovered import AQFL, AQL, CELL, DBAQL, PADLL, PFL, DiscoPOP
@@ -28,22 +35,31 @@ __all__ = [
     "AOT",
     "AQFL",
     "AQL",
+    "CARE",
     "CELL",
     "CLAIF",
     "CLHAIF",
     "CLIM",
     "CLP",
+    "CPC",
     "CPO",
     "DBAQL",
+    "DCCA",
+    "DCCAE",
     "DCL",
     "DCLR",
     "DCLW",
+    "DHEL",
     "DPO",
     "EXO",
+    "FMICL",
     "GCL",
     "IPO",
     "KTO",
     "MCSE",
+    "MVDHEL",
+    "NCA",
+    "NNCLR",
     "ORPO",
     "PADLL",
     "PFL",
@@ -51,6 +67,7 @@ __all__ = [
     "SPPO",
     "APODown",
     "APOZero",
+    "AlignUniform",
     "Alignment",
     "Angular",
     "BCOPair",
@@ -60,24 +77,36 @@ __all__ = [
     "ClusterNS",
     "CompCSE",
     "Contrastive",
+    "CorInfoMax",
+    "CorrAE",
+    "Debiased",
     "DiscoPOP",
+    "DistAE",
     "DropInfoNCE",
+    "Equivariance",
     "FastAP",
+    "HardNegative",
     "Hinge",
     "Histogram",
     "InfoNCE",
     "IntraPairVariance",
     "KTOPair",
+    "KoLeo",
     "LiftedStructure",
+    "MVInfoNCE",
     "Margin",
     "MarginObjective",
+    "MoCo",
+    "MoCoDualHard",
     "MoPQ",
     "MultiSimilarity",
     "NCAPair",
+    "NPairs",
     "Objective",
     "PairwiseLink",
     "PairwiseLogistic",
     "PointObjective",
+    "PolyView",
     "PreferenceObjective",
     "PromCSE",
     "Quadruplet",
@@ -86,8 +115,12 @@ __all__ = [
     "RowObjective",
     "SGBert",
     "SLiCHF",
+    "SepCLR",
+    "SigLIP",
     "SimPO",
     "SoftmaxObjective",
+    "SpectralContrastive",
+    "SplitAE",
     "SupCon",
     "Triplet",
     "TupletMargin",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,25 +24,29 @@ class Alignment(ViewObjective):
     ``mean_i |z1_i - z2_i|^alpha`` of normalised rows. In [0, 2^alpha]; 0 when the views coincide. The power applies to
     the distance, not to its square.
 
-    Arguments: ``alpha`` > 0, default 2 (the paper's); ``normalize``: rows are normalised first (default True).
+    Arguments: ``alpha`` > 0, default 2 (the paper's); ``normalize``: rows are normalised first (default True);
+    ``form``: "distance" (default) takes differences; "dot" takes rows to be of unit length and ``|z1 - z2|^2`` to be
+    ``2 - 2 z1.z2``, as the paper's MoCo code does: the same value, and the same gradient of the rows before they were
+    normalised.
     """
 
     name = "alignment"
     formula = "mean_i |z1_i - z2_i|^alpha"
     paper = "Wang 2020, Alignment and Uniformity on the Hypersphere, arXiv:2005.10242"
 
-    def __init__(self, alpha: float = 2.0, *, normalize: bool = True) -> None:
+    def __init__(self, alpha: float = 2.0, *, normalize: bool = True, form: str = "distance") -> None:
         super().__init__()
         if not 0 < alpha < math.inf:
             raise UsageError(f"alignment: alpha must be a finite number > 0, got {alpha}")
         self.alpha = alpha
         self.normalize = normalize
+        self.form = _form(form)
 
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         z1, z2 = self.views(z1, z2, minimum=1)
         if self.normalize:
             z1, z2 = normalize(z1), normalize(z2)
-        squared = (z1 - z2).square().sum(1)
+        squared = 2 - 2 * (z1 * z2).sum(1) if self.form == "dot" else (z1 - z2).square().sum(1)
         if self.alpha == 2:
             return squared.mean()
         apart = squared > 0  # the power's gradient at distance 0 is taken as 0 instead of NaN or infinity
@@ -55,29 +60,111 @@ class Uniformity(ViewObjective):
     ``log( 2/(n(n-1)) sum_{i<j} exp(-t |z_i - z_j|^2) )`` of normalised rows, averaged over the views given (one or
     more), not taken over their union. In [-4t, 0]; 0 is total collapse. Memory is linear in n. Needs at least 2 rows.
 
+    Called with ``queue [k, d]`` (earlier items, usually without a gradient), the mean runs over one list of pairs:
+    those of a row with an item of the queue and, unless ``within`` is False, those within the batch (the form of the
+    paper's MoCo experiments, t 3). Then 1 row is enough.
+
     Arguments: ``t`` > 0, default 2 (the paper's); ``normalize``: rows are normalised first (default True; without it
-    there is no lower bound).
+    there is no lower bound); ``within``: whether pairs within the batch count beside a queue (default True); ``form``:
+    of the distances to a queue, as in :class:`Alignment`.
     """
 
     name = "uniformity"
     formula = "log mean_{i<j} exp(-t |z_i - z_j|^2)"
     paper = "Wang 2020, Alignment and Uniformity on the Hypersphere, arXiv:2005.10242"
 
-    def __init__(self, t: float = 2.0, *, normalize: bool = True) -> None:
+    def __init__(self, t: float = 2.0, *, normalize: bool = True, within: bool = True, form: str = "distance") -> None:
         super().__init__()
         if not 0 < t < math.inf:
             raise UsageError(f"uniformity: t must be a finite number > 0, got {t}")
-        self.mass = _LogMass(temperature=1 / t, score="negative-squared-euclidean", reduction="none")
+        self.t = t
         self.normalize = normalize
+        self.within = within
+        self.form = _form(form)
+        self.mass = _LogMass(temperature=1 / t, score="negative-squared-euclidean", reduction="none")
+        self.mass_by_dot = _LogMass(temperature=1 / (2 * t), score="dot", reduction="none")
 
-    def forward(self, *views: Tensor) -> Tensor:
-        return torch.stack([self._of(view) for view in self.views(*views)]).mean()
+    def forward(self, *views: Tensor, queue: Tensor | None = None) -> Tensor:
+        checked = self.views(*views, minimum=2 if queue is None else 1)
+        if queue is not None:
+            if queue.dim() != 2 or queue.shape[1] != checked[0].shape[1] or not queue.shape[0]:
+                raise ValueError(f"uniformity: queue must be [k, {checked[0].shape[1]}], got {tuple(queue.shape)}")
+            queue = queue.to(checked[0])
+            queue = normalize(queue) if self.normalize else queue
+        return torch.stack([self._of(view, queue) for view in checked]).mean()
 
-    def _of(self, view: Tensor) -> Tensor:
-        n = view.shape[0]
+    def _of(self, view: Tensor, queue: Tensor | None) -> Tensor:
         view = normalize(view) if self.normalize else view
-        log_masses = evaluate(self.mass, view, relation=Labels(torch.arange(n)))
-        return torch.logsumexp(log_masses, 0) - math.log(n * (n - 1))
+        n = view.shape[0]
+        items = torch.arange(n, device=view.device)
+        origin = view.detach().mean(0)  # squared distances lose digits far from the origin
+        log_sums, pairs = [], 0.0
+        if n > 1 and (queue is None or self.within):
+            ordered = evaluate(self.mass, view - origin, relation=Labels(items))
+            log_sums.append(torch.logsumexp(ordered, 0) - math.log(2))
+            pairs += n * (n - 1) / 2
+        if queue is not None:
+            far = Labels(items, items.new_full((queue.shape[0],), -1))
+            if self.form == "dot":
+                across = evaluate(self.mass_by_dot, view, queue, relation=far) - 2 * self.t
+            else:
+                across = evaluate(self.mass, view - origin, queue - origin, relation=far)
+            log_sums.append(torch.logsumexp(across, 0))
+            pairs += n * queue.shape[0]
+        return torch.logsumexp(torch.stack(log_sums), 0) - math.log(pairs)
+
+
+def _form(form: str) -> str:
+    if form not in ("distance", "dot"):
+        raise UsageError(f"form must be 'distance' or 'dot', got {form!r}")
+    return form
+
+
+@register
+class AlignUniform(ViewObjective):
+    """Alignment and uniformity as one loss (Wang & Isola, 2020).
+
+    ``alignment_weight * mean_i |z1_i - z2_i|^alpha + uniformity_weight * (uniformity(z1) + uniformity(z2)) / 2``; see
+    :class:`Alignment` and :class:`Uniformity`. InfoNCE becomes such a sum with many negatives. Alignment alone
+    collapses. Needs at least 2 rows; memory is linear in n.
+
+    Called with ``queue [k, d]``, the uniformity is that of ``z1`` and the queue (``z2`` being the momentum encoder's).
+
+    Arguments: ``alignment_weight`` and ``uniformity_weight`` >= 0, default 1 (the paper's on STL-10; 3 and 1 with
+    ``t`` 3 in its MoCo experiments); ``alpha``, ``t`` default 2; ``normalize``: rows are normalised first (default
+    True); ``within``, ``form``: as in :class:`Uniformity`. "hypersphere" is lightly's form, t 1.
+    """
+
+    name = "align-uniform"
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {"hypersphere": {"t": 1.0}}
+    formula = "mean_i |z1_i - z2_i|^alpha + mean over views of log mean_{i<j} exp(-t |z_i - z_j|^2)"
+    paper = "Wang 2020, Alignment and Uniformity on the Hypersphere, arXiv:2005.10242"
+
+    def __init__(
+        self,
+        alignment_weight: float = 1.0,
+        uniformity_weight: float = 1.0,
+        *,
+        alpha: float = 2.0,
+        t: float = 2.0,
+        normalize: bool = True,
+        within: bool = True,
+        form: str = "distance",
+    ) -> None:
+        super().__init__()
+        if not (0 <= alignment_weight < math.inf and 0 <= uniformity_weight < math.inf):
+            raise UsageError("align-uniform: weights must be finite numbers >= 0")
+        self.alignment_weight = alignment_weight
+        self.uniformity_weight = uniformity_weight
+        self.t = t
+        self.alignment = Alignment(alpha, normalize=normalize, form=form)
+        self.uniformity = Uniformity(t, normalize=normalize, within=within, form=form)
+
+    def forward(self, z1: Tensor, z2: Tensor, *, queue: Tensor | None = None) -> Tensor:
+        z1, z2 = self.views(z1, z2, minimum=2 if queue is None else 1)
+        spread: Tensor = self.uniformity(z1, z2) if queue is None else self.uniformity(z1, queue=queue)
+        near: Tensor = self.alignment(z1, z2)
+        return self.alignment_weight * near + self.uniformity_weight * spread
 
 
 class _LogMass(RowObjective):
