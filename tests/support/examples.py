@@ -19,10 +19,12 @@ class Example:
 
     ``data``: "pairs" (queries against keys, several positives, hard negatives), "labels" (items among themselves by
     label), "views" (items among themselves, two views each with ids), "graded" (queries against keys, grades).
+    ``detached``: a part of the formula carries no gradient by design, so that gradients are not derivatives.
     """
 
     make: Callable[[], RowObjective]
     data: str = "pairs"
+    detached: bool = False
 
 
 def all_examples() -> dict[str, Example]:
