@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nearfar.contrast.directions import DIRECTIONS, Directions, checked
 from nearfar.contrast.distributed import GatheredRows
-from nearfar.contrast.engine import Memory
+from nearfar.contrast.engine import Memory, Report, evaluate_rows
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.relation import Relation, candidates
 from nearfar.contrast.score import Score
@@ -154,23 +154,26 @@ class InfoNCE(SoftmaxObjective):
             raise ValueError(f"{self.name}: directions need a relation with ids")
         return grouped_log_sum_exp(costs, ids)
 
-    def forward(
+    def evaluation(
         self,
-        query: Tensor | None = None,
-        key: Tensor | None = None,
+        query: Tensor | None,
+        key: Tensor | None,
         *,
-        relation: Relation | None = None,
-        scores: Tensor | None = None,
-        memory: Memory = "auto",
-        group: dist.ProcessGroup | None = None,
-    ) -> Tensor:
-        """The loss; see :func:`nearfar.contrast.evaluate`."""
+        relation: Relation | None,
+        scores: Tensor | None,
+        memory: Memory,
+        tile_rows: int | None,
+        group: dist.ProcessGroup | None,
+    ) -> tuple[Tensor, Report]:
+        """How the engine evaluates it: pairs in several directions as one set of items."""
         if self.directions is not None and query is not None and key is not None:
             if relation is not None and not isinstance(relation, Paired):
                 raise ValueError(f"{self.name}: directions need a Paired relation, got {type(relation).__name__}")
             relation = Directions(query.shape[0], key.shape[0], relation, self.directions)
             query, key = torch.cat([query, key]), None
-        return super().forward(query, key, relation=relation, scores=scores, memory=memory, group=group)
+        return evaluate_rows(
+            self, query, key, relation=relation, scores=scores, memory=memory, tile_rows=tile_rows, group=group
+        )
 
 
 def own_log_sums(scores: Tensor, negative: Tensor) -> Tensor:
