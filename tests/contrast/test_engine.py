@@ -229,6 +229,28 @@ def test_parameters_states_and_weights_dense_and_tiled_alike(reduction: str, two
             torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
 
 
+class Learned(InfoNCE):
+    """A parameter that only the formula knows of."""
+
+    def __init__(self) -> None:
+        super().__init__(temperature="learned")
+        self.slope = nn.Parameter(torch.tensor(2.0))
+
+    def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
+        return super().rows(scores, positive, negative) * self.slope
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_without_an_active_row_every_parameter_has_a_gradient_of_zero(way: str) -> None:
+    """Not none at all, which DistributedDataParallel would wait for on the processes that do have active rows."""
+    query, objective = _items(0, 3).requires_grad_(), Learned()
+    loss = evaluate(objective, query, _items(1, 2), relation=Paired(torch.arange(3), torch.full((2,), -1)), **WAYS[way])
+    loss.backward()
+    for value in (query, *objective.parameters()):
+        assert value.grad is not None
+        assert (value.grad == 0).all()
+
+
 @pytest.mark.parametrize("detach_weight", [False, True])
 @pytest.mark.parametrize("relation", [None, Labels(torch.tensor([0, 1, 0, 0, 1, 2, 1]))])
 def test_prepared_values_are_of_the_whole_batch_in_every_tile(relation: Relation | None, detach_weight: bool) -> None:

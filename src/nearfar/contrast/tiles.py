@@ -115,7 +115,8 @@ def reduce(
         return _spread(costs, active)
     total = (costs * weights).sum()
     if costs.numel() == 0:  # still connected to everything, so that all processes take part in the backward pass
-        total = total + sum(value.sum() * 0.0 for value in (scores, *state.values()))
+        connected = (scores, *state.values(), *objective.parameters())
+        total = total + sum(value.sum() * 0.0 for value in connected)
     return finish(objective, total, weights.sum(), group)[0]
 
 
