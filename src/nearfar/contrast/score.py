@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from nearfar.contrast.distances import euclidean
 from nearfar.errors import UsageError
 
 
@@ -62,46 +61,15 @@ class Cosine(Dot):
 class NegativeEuclidean(Score):
     """Minus the Euclidean distance, ``-|q - k|``, in (-inf, 0]. The gradient at distance 0 is 0.
 
-    Differences are taken before squaring: equal items have distance exactly 0.
+    Equal items have distance exactly 0, and small distances are as exact as large ones.
     """
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        distances: Tensor = _Distances.apply(query, keys)  # type: ignore[no-untyped-call]
-        return -distances
+        return -euclidean(query, keys)
 
     def paired(self, query: Tensor, keys: Tensor) -> Tensor:
         distances: Tensor = torch.linalg.vector_norm(query - keys, dim=-1)
         return -distances
-
-
-class _Distances(torch.autograd.Function):
-    """``|q_i - k_j|`` ``[t, m]``, differentiable any number of times (`torch.cdist` is once)."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, keys: Tensor) -> Tensor:
-        distances = torch.cdist(query, keys, compute_mode="donot_use_mm_for_euclid_dist")
-        ctx.save_for_backward(query, keys, distances)
-        return distances
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        query, keys, distances = ctx.saved_tensors
-        sides = ((gradient, query, keys, distances), (gradient.T, keys, query, distances.T))
-        one, other = (_towards(*side) if need else None for side, need in zip(sides, ctx.needs_input_grad, strict=True))
-        return one, other
-
-
-def _towards(gradient: Tensor, items: Tensor, others: Tensor, distances: Tensor) -> Tensor:
-    """``sum_j gradient_ij (x_i - y_j) / |x_i - y_j|``, 0 where the distance is 0."""
-    if not torch.is_grad_enabled():
-        # takes differences first, so that it is exact for near duplicates, but has no derivative of its own
-        exact: Tensor = torch.ops.aten._cdist_backward(
-            gradient.contiguous(), items.contiguous(), others.contiguous(), 2.0, distances.contiguous()
-        )
-        return exact
-    apart = distances > 0
-    pull = torch.where(apart, gradient / torch.where(apart, distances, 1), 0)
-    return pull.sum(1)[:, None] * items - torch.mm(pull, others)
 
 
 class NegativeSquaredEuclidean(Score):
