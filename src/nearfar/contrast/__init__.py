@@ -8,20 +8,30 @@ from nearfar.contrast.graded import Graded
 from nearfar.contrast.paired import Paired, Views
 from nearfar.contrast.relation import Explicit, Labels, Relation, SparseTile
 from nearfar.contrast.score import Cosine, Dot, NegativeEuclidean, NegativeSquaredEuclidean, Score, normalize
-from nearfar.contrast.temperature import Temperature
+from nearfar.contrast.temperature import (
+    AdaptiveTemperature,
+    CosineTemperature,
+    IndividualTemperature,
+    ScheduledTemperature,
+    Temperature,
+)
 
 __all__ = [
+    "AdaptiveTemperature",
     "Adjacent",
     "Cosine",
+    "CosineTemperature",
     "Dot",
     "Explicit",
     "Graded",
+    "IndividualTemperature",
     "Labels",
     "NegativeEuclidean",
     "NegativeSquaredEuclidean",
     "Paired",
     "Relation",
     "Report",
+    "ScheduledTemperature",
     "Score",
     "SparseTile",
     "Temperature",

@@ -72,6 +72,17 @@ class Report:
     tile_rows: int
     fused: bool
 
+    def __add__(self, other: Report) -> Report:
+        return Report(
+            self.anchors + other.anchors,
+            self.active_anchors + other.active_anchors,
+            self.positive_pairs + other.positive_pairs,
+            self.negative_pairs + other.negative_pairs,
+            self.mode if self.mode == other.mode else "tiled",
+            self.tile_rows,
+            self.fused and other.fused,
+        )
+
     def __str__(self) -> str:
         form = f"tiles of {self.tile_rows} rows" if self.mode == "tiled" else "the whole score matrix at once"
         return (
@@ -186,7 +197,7 @@ def _of_embeddings(
         return _two_sides_fused(objective, embedded_query, embedded_key, relation, choice)
     forward, report = _one_side(objective, embedded_query, embedded_key, relation, choice)
     backward, back_report = _one_side(objective, embedded_key, embedded_query, relation.transpose(), choice)
-    return (forward + backward) / 2, _sum_reports(report, back_report)
+    return (forward + backward) / 2, report + back_report
 
 
 @dataclass(frozen=True)
@@ -229,7 +240,7 @@ def _one_side(
         key = keys.gather_with_gradient(key)
     n = relation.shape[0]
     scale = passes.scale_of(
-        objective, relation, lambda rows, columns: objective.score.paired(query[rows], key[columns]), group
+        objective, relation, query.dtype, lambda rows, columns: objective.score.paired(query[rows], key[columns]), group
     )
     state = passes.prepared(objective, query, key, relation, group)
     tiled = choice.tiled(objective, relation, query)
@@ -259,7 +270,7 @@ def _two_sides_fused(
 ) -> tuple[Tensor, Report]:
     n, m = relation.shape
     scale = passes.scale_of(
-        objective, relation, lambda rows, columns: objective.score.paired(query[rows], key[columns]), None
+        objective, relation, query.dtype, lambda rows, columns: objective.score.paired(query[rows], key[columns]), None
     )
     step = choice.rows(objective, relation, query, closed_form=True)
     problem = tiles.Problem(objective, relation, step, None, (), tuple(objective.parameters()))
@@ -282,7 +293,7 @@ def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -
     def one(values: Tensor, side: Relation) -> tuple[Tensor, Report]:
         n = values.shape[0]
         state: dict[str, Tensor] = {}
-        scale = passes.scale_of(objective, side, lambda rows, columns: values[rows, columns], None)
+        scale = passes.scale_of(objective, side, values.dtype, lambda rows, columns: values[rows, columns], None)
         if objective.needs_positive_scores:
             rows, columns = side.positive_pairs()
             state = objective.prepare(values[rows, columns], rows, n)
@@ -298,20 +309,8 @@ def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -
     if objective.two_sided and not self_contrast:
         _check_two_sided(objective)
         backward, back_report = one(scores.T, relation.transpose())
-        return (loss + backward) / 2, _sum_reports(report, back_report)
+        return (loss + backward) / 2, report + back_report
     return loss, report
-
-
-def _sum_reports(one: Report, other: Report) -> Report:
-    return Report(
-        one.anchors + other.anchors,
-        one.active_anchors + other.active_anchors,
-        one.positive_pairs + other.positive_pairs,
-        one.negative_pairs + other.negative_pairs,
-        one.mode if one.mode == other.mode else "tiled",
-        one.tile_rows,
-        one.fused and other.fused,
-    )
 
 
 def _embed(score: Score, items: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from nearfar.errors import UsageError
 
 LARGEST = 2**27
-"""Ids name the rows of a table; one of this size takes 0.5 GiB."""
+"""Ids name the rows of a table; one of this size takes 1 GiB."""
 
 
 class ItemTable(nn.Module):
-    """One number an item, by its id (from 0): ``initial`` until something else is written. Saved in checkpoints.
+    """One number (float64) an item, by its id (from 0): ``initial`` until something else is written. Saved in
+    checkpoints.
 
     It grows with the ids that are written; ``items`` makes room for that many at once. Ids below 0 name nobody: they
     read as ``initial`` and writing them raises ValueError, as do ids of :data:`LARGEST` and above (hashes, say).
@@ -27,7 +28,7 @@ class ItemTable(nn.Module):
         if not 0 <= items <= LARGEST:
             raise UsageError(f"items must be between 0 and {LARGEST:,}, got {items}")
         self.initial = initial
-        self.register_buffer("values", torch.full((items,), initial))
+        self.register_buffer("values", torch.full((items,), initial, dtype=torch.float64))
 
     def forward(self, ids: Tensor) -> Tensor:
         """The numbers ``[n]`` of ``ids [n]`` (int64), a copy."""

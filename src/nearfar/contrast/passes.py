@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 def scale_of(
     objective: RowCosts,
     relation: Relation,
+    dtype: torch.dtype,
     score_of_pairs: Callable[[Tensor, Tensor], Tensor],
     group: dist.ProcessGroup | None,
 ) -> Tensor | float:
-    """One over the temperature: one for all rows, or ``[n]`` where items have their own."""
+    """One over the temperature: one for all rows, or ``[n]`` of ``dtype`` where items have their own."""
     temperature = objective.temperature
     if temperature is None:
         return 1.0
     if temperature.individual:
-        return temperature.scales(_given_ids(objective, relation))
+        return temperature.scales(_given_ids(objective, relation)).to(dtype)
     if temperature.follows_alignment:
         with torch.no_grad():
             scores = score_of_pairs(*relation.positive_pairs())
