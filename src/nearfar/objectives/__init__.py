@@ -9,6 +9,7 @@ from nearfar.objectives.density import BinaryNCE
 from nearfar.objectives.divergences import FMICL, SpectralContrastive
 from nearfar.objectives.geometry import CARE, Equivariance, KoLeo, SepCLR
 from nearfar.objectives.histograms import FastAP, Histogram
+from nearfar.objectives.live_temperature import MACL, ISogCLR, SogCLR
 from nearfar.objectives.margin import Triplet
 from nearfar.objectives.margin_pairs import SNR, Contrastive, IntraPairVariance, Margin
 from nearfar.objectives.margin_structured import Circle, MultiSimilarity, RankedList, TupletMargin
@@ -56,6 +57,7 @@ __all__ = [
     "GCL",
     "IPO",
     "KTO",
+    "MACL",
     "MCSE",
     "MVDHEL",
     "NCA",
@@ -88,6 +90,7 @@ __all__ = [
     "HardNegative",
     "Hinge",
     "Histogram",
+    "ISogCLR",
     "InfoNCE",
     "IntraPairVariance",
     "KTOPair",
@@ -119,6 +122,7 @@ __all__ = [
     "SigLIP",
     "SimPO",
     "SoftmaxObjective",
+    "SogCLR",
     "SpectralContrastive",
     "SplitAE",
     "SupCon",
