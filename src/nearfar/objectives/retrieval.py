@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -74,6 +75,8 @@ class CLP(SoftmaxObjective):
         memory: Memory = "auto",
         group: dist.ProcessGroup | None = None,
     ) -> Tensor:
+        if query is not None and key is not None:
+            query, key = at_least_float32(query), at_least_float32(key)
         contrast = super().forward(query, key, relation=relation, scores=scores, memory=memory, group=group)
         if negative_query is None:
             return contrast
@@ -82,7 +85,7 @@ class CLP(SoftmaxObjective):
                 f"clp: negative_query {tuple(negative_query.shape)} does not go with the last keys of "
                 f"{None if key is None else tuple(key.shape)}"
             )
-        negative = at_least_float32(key[len(key) - len(negative_query) :])
+        negative = key[len(key) - len(negative_query) :]
         own = (normalize(at_least_float32(negative_query)) * normalize(negative)).sum(1)
         return (1 - self.weight) * contrast + self.weight * mean_over_processes(1 - own, group)
 
@@ -103,7 +106,8 @@ class DropInfoNCE(SoftmaxObjective):
             ``reduction`` ("mean" or "sum" unless "one") as in InfoNCE.
 
     With several positives a row, ``u`` is averaged over them. In ``u(x, x)`` items of the same id (``Paired`` with ids)
-    are left out, not negatives. Raises ValueError for ready-made scores unless "one" or "two".
+    are left out, not negatives. Items contrasted among themselves (no ``key``) have one direction only. Raises
+    ValueError for ready-made scores under "four".
     """
 
     name = "drop-infonce"
@@ -121,7 +125,7 @@ class DropInfoNCE(SoftmaxObjective):
         score: str | Score | None = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(temperature=temperature, score=score, two_sided=directions == "two", reduction=reduction)
+        super().__init__(temperature=temperature, score=score, two_sided=directions != "one", reduction=reduction)
         if directions not in ("one", "two", "four"):
             raise UsageError(f"drop-infonce: directions must be 'one', 'two' or 'four', got {directions!r}")
         self.directions = directions
@@ -141,29 +145,29 @@ class DropInfoNCE(SoftmaxObjective):
         memory: Memory = "auto",
         group: dist.ProcessGroup | None = None,
     ) -> Tensor:
+        if query is not None and key is not None:  # before they are used more than once: gradients add up in float32
+            query, key = at_least_float32(query), at_least_float32(key)
         across = super().forward(query, key, relation=relation, scores=scores, memory=memory, group=group)
         if self.directions != "four" or (key is None and scores is None):
             return across
         if query is None or key is None:
             raise ValueError("drop-infonce: four directions need embeddings; ready-made scores have one or two")
-        if self.reduction == "none":
-            raise ValueError("drop-infonce: reduction='none' has no meaning over four directions of different length")
-        relation = Paired() if relation is None else relation
-        turned = relation.bind(len(query), len(key), self_contrast=False, device=query.device).transpose()
-        own_query, own_key = _itself(relation, "query"), _itself(relation, "key")
-        return (
-            across
-            + evaluate(self, key, query, relation=turned, memory=memory, group=group)
-            + evaluate(self, query, query, relation=own_query, memory=memory, group=group)
-            + evaluate(self, key, key, relation=own_key, memory=memory, group=group)
-        ) / 4
+        one_sided = copy.copy(self)  # a vector's contrast with its own side has no other side
+        one_sided.two_sided = False
+        within = [
+            evaluate(one_sided, items, items, relation=itself, memory=memory, group=group)
+            for items, itself in zip((query, key), _themselves(relation), strict=True)
+        ]
+        return (2 * across + within[0] + within[1]) / 4
 
 
-def _itself(relation: Relation, side: str) -> Relation:
-    """Each item near itself alone; others of the same id are ignored."""
-    state = relation.query_state if side == "query" or relation.key_state is None else relation.key_state
-    ids = state.get("id") if isinstance(relation, Paired) else None
-    return Paired(query_exclude=ids, key_exclude=ids)
+def _themselves(relation: Relation | None) -> list[Relation]:
+    """Queries, and keys, each near itself alone; others of the same id are ignored."""
+    if not isinstance(relation, Paired):
+        return [Paired(), Paired()]
+    of_queries = relation.query_state.get("id")
+    of_keys = of_queries if relation.key_state is None else relation.key_state.get("id")
+    return [Paired(query_exclude=ids, key_exclude=ids) for ids in (of_queries, of_keys)]
 
 
 @register

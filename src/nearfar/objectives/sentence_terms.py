@@ -101,6 +101,8 @@ class ClusterNS(SoftmaxObjective):
     ) -> Tensor:
         if (query is None or key is None) and (clusters is not None or hard_negatives is not None):
             raise ValueError("clusterns: clusters and hard negatives go with queries and keys")
+        if query is not None and key is not None:
+            query, key = at_least_float32(query), at_least_float32(key)
         keys = key if key is None or hard_negatives is None else torch.cat([key, hard_negatives.detach().to(key.dtype)])
         contrast = super().forward(query, keys, relation=relation, scores=scores, memory=memory, group=group)
         if clusters is None or query is None or key is None or keys is None:
@@ -224,8 +226,9 @@ class MCSE(SoftmaxObjective):
             return within
         if grounded_query is None or grounded_key is None:
             raise ValueError("mcse: an image needs grounded_query and grounded_key")
+        image = at_least_float32(image)
         across = [
-            evaluate(self.grounding, view, image, relation=image_relation, memory=memory, group=group)
+            evaluate(self.grounding, at_least_float32(view), image, relation=image_relation, memory=memory, group=group)
             for view in (grounded_query, grounded_key)
         ]
         return within + self.weight * (across[0] + across[1]) / 2
