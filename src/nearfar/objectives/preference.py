@@ -166,15 +166,15 @@ class MarginObjective(PreferenceObjective):
     link costs any other pair of scores: :class:`nearfar.objectives.PairwiseLink` makes a row objective of it.
     """
 
-    batch_statistics: ClassVar[bool] = False
-    """Whether the cost of a margin depends on the other margins of the batch."""
+    margin_alone: ClassVar[bool] = True
+    """Whether a margin has a cost by itself, without the other margins of the batch and without rewards."""
 
     def __init__(self, beta: float, *, tokens: str = "sum", reduction: str = "mean") -> None:
         super().__init__(tokens=tokens, reduction=reduction)
         self.beta = positive(self.name, "beta", beta)
 
     def link(self, margin: Tensor) -> Tensor:
-        """The cost of each margin, which is scaled by beta already; of any shape where ``batch_statistics`` is off."""
+        """The cost of each margin, which is scaled by beta already; of any shape where ``margin_alone``."""
         raise NotImplementedError
 
     def reward(self, ratio: Tensor) -> Tensor:
@@ -233,3 +233,27 @@ def not_negative(name: str, argument: str, value: float, below: float = math.inf
         bound = "a finite number >= 0" if below == math.inf else f"in [0, {below:g})"
         raise UsageError(f"{name}: {argument} must be {bound}, got {value}")
     return value
+
+
+def group_means(values: Tensor, group: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of each value ``[n]`` the mean of its group and the group's size, both ``[n]``.
+
+    ``group [n]``: integers, equal for the responses of one prompt; None for one group of all. Raises ValueError for
+    another shape.
+    """
+    if group is None:
+        size = torch.full_like(values, values.numel())
+        return (values.sum() / max(1, values.numel())).expand_as(values), size
+    if group.shape != values.shape:
+        raise ValueError(f"group must be {list(values.shape)}, got {list(group.shape)}")
+    index = group_index(group)
+    count = int(index.max()) + 1 if index.numel() else 0
+    sizes = values.new_zeros(count).index_add(0, index, torch.ones_like(values))
+    sums = values.new_zeros(count).index_add(0, index, values)
+    return (sums / sizes)[index], sizes[index]
+
+
+def group_index(group: Tensor) -> Tensor:
+    """The groups numbered from 0 in ascending order of their ids."""
+    index: Tensor = torch.unique(group, return_inverse=True)[1]
+    return index

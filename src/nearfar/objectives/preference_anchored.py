@@ -262,7 +262,7 @@ class AOT(MarginObjective):
     aliases = {"aot-unpaired": {"paired": False}}  # noqa: RUF012
     formula = "log(1 + exp(-beta (a_(i) - b_(i)))), a, b sorted"
     paper = "Melnyk 2024, Distributional Preference Alignment of LLMs via Optimal Transport, arXiv:2406.05882"
-    batch_statistics = True
+    margin_alone = False
 
     def __init__(
         self,

@@ -67,7 +67,7 @@ class DBAQL(_Discovered):
 
     name = "dbaql"
     formula = "c log(1 + exp(-z/0.9)) + (1-c) exp(-0.9 z), c = sigmoid(Var(z/tau))"
-    batch_statistics = True
+    margin_alone = False
 
     def link(self, margin: Tensor) -> Tensor:
         variance = _variance(margin / self.tau)
@@ -89,7 +89,7 @@ class AQL(_Discovered):
 
     name = "aql"
     formula = "w log(1 + exp(-z)) + (1-w) max(0, 1-z), w = sigmoid(Q - z/tau)"
-    batch_statistics = True
+    margin_alone = False
 
     def link(self, margin: Tensor) -> Tensor:
         own_scale = margin / self.tau
@@ -112,7 +112,7 @@ class AQFL(_Discovered):
 
     name = "aqfl"
     formula = "b log(1 + exp(-z)) + (1-b) max(0, 1-z), b = sigmoid(0.1 |z/tau - a|)"
-    batch_statistics = True
+    margin_alone = False
 
     def link(self, margin: Tensor) -> Tensor:
         own_scale = margin / self.tau

@@ -234,7 +234,7 @@ class PairwiseLink(RowObjective):
     ) -> None:
         super().__init__(temperature=temperature, score=score, two_sided=two_sided, reduction=reduction)
         found = get(link) if isinstance(link, str) else link
-        if not isinstance(found, MarginObjective) or found.batch_statistics:
+        if not isinstance(found, MarginObjective) or not found.margin_alone:
             raise UsageError(
                 f"pairwise-link: {link!r} is no link of one margin", hint="e.g. 'dpo', 'ipo', 'hinge', 'discopop'"
             )
