@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nearfar.contrast import Labels, Paired, Relation
 from nearfar.contrast.distributed import GatheredRows, total_over_processes
 from nearfar.contrast.engine import Memory
+from nearfar.contrast.temperature import ScheduledTemperature, Temperature
 from nearfar.objectives import Objective
 from nearfar.training import static
 from nearfar.training.cached import loss_of_chunks
@@ -41,7 +42,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_step(self, step: int) -> None:
-        """Called after the optimiser's step number ``step`` (from 1): momentum updates, queues."""
+        """Called after the optimiser's step number ``step`` (from 1): momentum updates, queues, schedules."""
 
     def before_epoch(self, epoch: int) -> None:
         """Called before epoch number ``epoch`` (from 0): mining, clustering."""
@@ -114,6 +115,11 @@ class ContrastiveMethod(Method):
             loss = loss_of(parts[0] if len(parts) == 1 else torch.cat(parts))
         return scale_gradient(loss, world_size()), logs
 
+    def after_step(self, step: int) -> None:
+        for part in self.objective.modules():
+            if isinstance(part, ScheduledTemperature):
+                part.set_step(step)
+
     def embed(self, features: dict[str, Any]) -> Tensor:
         """The embeddings ``[n, d]`` of tokenised texts."""
         return static.embed(self.encoder, features)
@@ -157,9 +163,11 @@ class ContrastiveMethod(Method):
             )
         loss = self.objective(query, key, relation=relation, memory=self.memory, group=group)
         logs: Logs = {}
-        temperature = getattr(self.objective, "temperature", None)
-        if temperature is not None and temperature.learned:
+        temperature: Temperature | None = getattr(self.objective, "temperature", None)
+        if temperature is not None and temperature.log_scale is not None:
             logs["temperature"] = temperature.log_scale.detach().neg().exp()
+        elif temperature is not None and temperature.varies:
+            logs["temperature"] = temperature.value
         return loss, logs
 
     def _views(self, first: Tensor, second: Tensor) -> Tensor:
