@@ -58,6 +58,29 @@ class Cosine(Dot):
         return normalize(items)
 
 
+class Angle(Score):
+    """AnglE's angle (Li & Li, 2023): ``|Re + Im|`` of the quotient of two normalised complex vectors, in [0, sqrt(2)].
+
+    With ``q = [q_1, q_2]`` read as ``q_1 + i q_2``: ``|q.k + q_2.k_1 - q_1.k_2|``. Not symmetric. An odd dimension is
+    padded by a zero.
+    """
+
+    def embed(self, items: Tensor) -> Tensor:
+        return torch.nn.functional.pad(normalize(items), (0, items.shape[-1] % 2))
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        return torch.mm(_turned(query), keys.T).abs()
+
+    def paired(self, query: Tensor, keys: Tensor) -> Tensor:
+        return (_turned(query) * keys).sum(-1).abs()
+
+
+def _turned(query: Tensor) -> Tensor:
+    """What the sum of real and imaginary parts of the quotient by a key is the dot product with."""
+    real, imaginary = query.chunk(2, -1)
+    return torch.cat([real + imaginary, imaginary - real], -1)
+
+
 class NegativeEuclidean(Score):
     """Minus the Euclidean distance, ``-|q - k|``, in (-inf, 0]. The gradient at distance 0 is 0.
 
@@ -117,6 +140,7 @@ def _minus_ratio(noise: Tensor, signal: Tensor) -> Tensor:
 SCORES: dict[str, type[Score]] = {
     "cosine": Cosine,
     "dot": Dot,
+    "angle": Angle,
     "negative-euclidean": NegativeEuclidean,
     "negative-normalized-euclidean": NegativeNormalizedEuclidean,
     "negative-squared-euclidean": NegativeSquaredEuclidean,

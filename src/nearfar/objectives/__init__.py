@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from nearfar.objectives.base import Objective, PointObjective, RowObjective, ViewObjective
+from nearfar.objectives.center import Center
+from nearfar.objectives.classifiers import ArcFace, CosFace, NormSoftmax, SphereFace
 from nearfar.objectives.correlation import DCCA, DCCAE, CorInfoMax, CorrAE, DistAE, SplitAE
 from nearfar.objectives.debiased import Debiased, HardNegative
 from nearfar.objectives.density import BinaryNCE
 from nearfar.objectives.divergences import FMICL, SpectralContrastive
 from nearfar.objectives.geometry import CARE, Equivariance, KoLeo, SepCLR
 from nearfar.objectives.histograms import FastAP, Histogram
+from nearfar.objectives.likelihood import ImplicitRewardSFT, ProbabilitySFT
 from nearfar.objectives.live_temperature import MACL, ISogCLR, SogCLR
 from nearfar.objectives.margin import Triplet
 from nearfar.objectives.margin_pairs import SNR, Contrastive, IntraPairVariance, Margin
 from nearfar.objectives.margin_structured import Circle, MultiSimilarity, RankedList, TupletMargin
 from nearfar.objectives.margin_tuples import Angular, LiftedStructure
 from nearfar.objectives.momentum import NNCLR, MoCo, MoCoDualHard
+from nearfar.objectives.multilabel import CatLIP
 from nearfar.objectives.multiview import Alignment, AlignUniform, BarlowTwins, Uniformity, VICReg
 from nearfar.objectives.multiview_softmax import DHEL, MVDHEL, MVInfoNCE, PolyView
 from nearfar.objectives.pairwise_softmax import CPC, NCA, NPairs, SigLIP
 from nearfar.objectives.preference import MarginObjective, PreferenceObjective
 from nearfar.objectives.preference_anchored import AOT, KTO, SPPO, APODown, APOZero, BCOPair, KTOPair, NCAPair
 from nearfar.objectives.preference_discovered import AQFL, AQL, CELL, DBAQL, PADLL, PFL, DiscoPOP
+from nearfar.objectives.preference_groups import AMPO, RRHF, CandidateRanking, DisCO
 from nearfar.objectives.preference_links import DPO, EXO, IPO, Hinge, PairwiseLink
+from nearfar.objectives.preference_policy import GRPO
 from nearfar.objectives.preference_reference_free import CPO, ORPO, SimPO, SLiCHF
+from nearfar.objectives.preference_relative import RPO
+from nearfar.objectives.preference_rewarded import DNO, DROP, DROV, MAPL, CoPG, GroupCoPG, RewardModeling
+from nearfar.objectives.proxies import ProxyAnchor, ProxyNCA, ProxyObjective, SoftTriple
 from nearfar.objectives.quadruplet import Quadruplet
-from nearfar.objectives.ranking import PairwiseLogistic
+from nearfar.objectives.ranking import PairwiseHinge, PairwiseLogistic, PairwiseObjective
+from nearfar.objectives.ranking_batch import AnglE, CoSENT, MannWhitney
+from nearfar.objectives.ranking_in_context import IRPO
+from nearfar.objectives.ranking_lists import ListMLE, ListNet, PointMSE, PointSigmoid
+from nearfar.objectives.ranking_metrics import ApproxNDCG, LambdaRank, SmoothAP
 from nearfar.objectives.registry import catalogue, find, get, register
 from nearfar.objectives.retrieval import CLP, DropInfoNCE, MoPQ
 from nearfar.objectives.sentence_terms import CLAIF, CLIM, MCSE, ClusterNS
@@ -33,6 +46,7 @@ from nearfar.objectives.softmax import DCL, DCLW, InfoNCE, SoftmaxObjective, Sup
 from nearfar.objectives.weighted import CLHAIF, GCL, relevance_weight
 
 __all__ = [
+    "AMPO",
     "AOT",
     "AQFL",
     "AQL",
@@ -51,13 +65,19 @@ __all__ = [
     "DCLR",
     "DCLW",
     "DHEL",
+    "DNO",
     "DPO",
+    "DROP",
+    "DROV",
     "EXO",
     "FMICL",
     "GCL",
+    "GRPO",
     "IPO",
+    "IRPO",
     "KTO",
     "MACL",
+    "MAPL",
     "MCSE",
     "MVDHEL",
     "NCA",
@@ -65,38 +85,56 @@ __all__ = [
     "ORPO",
     "PADLL",
     "PFL",
+    "RPO",
+    "RRHF",
     "SNR",
     "SPPO",
     "APODown",
     "APOZero",
     "AlignUniform",
     "Alignment",
+    "AnglE",
     "Angular",
+    "ApproxNDCG",
+    "ArcFace",
     "BCOPair",
     "BarlowTwins",
     "BinaryNCE",
+    "CandidateRanking",
+    "CatLIP",
+    "Center",
     "Circle",
     "ClusterNS",
+    "CoPG",
+    "CoSENT",
     "CompCSE",
     "Contrastive",
     "CorInfoMax",
     "CorrAE",
+    "CosFace",
     "Debiased",
+    "DisCO",
     "DiscoPOP",
     "DistAE",
     "DropInfoNCE",
     "Equivariance",
     "FastAP",
+    "GroupCoPG",
     "HardNegative",
     "Hinge",
     "Histogram",
     "ISogCLR",
+    "ImplicitRewardSFT",
     "InfoNCE",
     "IntraPairVariance",
     "KTOPair",
     "KoLeo",
+    "LambdaRank",
     "LiftedStructure",
+    "ListMLE",
+    "ListNet",
     "MVInfoNCE",
+    "MannWhitney",
     "Margin",
     "MarginObjective",
     "MoCo",
@@ -105,25 +143,38 @@ __all__ = [
     "MultiSimilarity",
     "NCAPair",
     "NPairs",
+    "NormSoftmax",
     "Objective",
+    "PairwiseHinge",
     "PairwiseLink",
     "PairwiseLogistic",
+    "PairwiseObjective",
+    "PointMSE",
     "PointObjective",
+    "PointSigmoid",
     "PolyView",
     "PreferenceObjective",
+    "ProbabilitySFT",
     "PromCSE",
+    "ProxyAnchor",
+    "ProxyNCA",
+    "ProxyObjective",
     "Quadruplet",
     "QuickThoughts",
     "RankedList",
+    "RewardModeling",
     "RowObjective",
     "SGBert",
     "SLiCHF",
     "SepCLR",
     "SigLIP",
     "SimPO",
+    "SmoothAP",
+    "SoftTriple",
     "SoftmaxObjective",
     "SogCLR",
     "SpectralContrastive",
+    "SphereFace",
     "SplitAE",
     "SupCon",
     "Triplet",
