@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nearfar.objectives.agreement import BYOL, DINO, UNSEE, NegativeCosine, SimSiam, SwaV, sinkhorn
+from nearfar.objectives.attention import MiCSE
 from nearfar.objectives.base import Objective, PointObjective, RowObjective, ViewObjective
 from nearfar.objectives.center import Center
 from nearfar.objectives.classifiers import ArcFace, CosFace, NormSoftmax, SphereFace
@@ -50,6 +52,7 @@ __all__ = [
     "AOT",
     "AQFL",
     "AQL",
+    "BYOL",
     "CARE",
     "CELL",
     "CLAIF",
@@ -65,6 +68,7 @@ __all__ = [
     "DCLR",
     "DCLW",
     "DHEL",
+    "DINO",
     "DNO",
     "DPO",
     "DROP",
@@ -89,6 +93,7 @@ __all__ = [
     "RRHF",
     "SNR",
     "SPPO",
+    "UNSEE",
     "APODown",
     "APOZero",
     "AlignUniform",
@@ -137,12 +142,14 @@ __all__ = [
     "MannWhitney",
     "Margin",
     "MarginObjective",
+    "MiCSE",
     "MoCo",
     "MoCoDualHard",
     "MoPQ",
     "MultiSimilarity",
     "NCAPair",
     "NPairs",
+    "NegativeCosine",
     "NormSoftmax",
     "Objective",
     "PairwiseHinge",
@@ -169,6 +176,7 @@ __all__ = [
     "SepCLR",
     "SigLIP",
     "SimPO",
+    "SimSiam",
     "SmoothAP",
     "SoftTriple",
     "SoftmaxObjective",
@@ -177,6 +185,7 @@ __all__ = [
     "SphereFace",
     "SplitAE",
     "SupCon",
+    "SwaV",
     "Triplet",
     "TupletMargin",
     "Uniformity",
@@ -187,4 +196,5 @@ __all__ = [
     "get",
     "register",
     "relevance_weight",
+    "sinkhorn",
 ]
