@@ -11,7 +11,7 @@ from torch import Tensor
 from nearfar.contrast.precision import at_least_float32
 from nearfar.errors import UsageError
 from nearfar.objectives.base import PointObjective
-from nearfar.objectives.preference import one_of, positive, reduced
+from nearfar.objectives.preference import not_negative, one_of, positive, reduced
 from nearfar.objectives.registry import register
 
 
@@ -85,6 +85,8 @@ class TokenObjective(PointObjective):
     count, 0 where none does.
     """
 
+    epsilon = 0.0
+
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
 
@@ -103,7 +105,7 @@ class TokenObjective(PointObjective):
         costs, kept = self.tokens(at_least_float32(score), target)
         if self.reduction != "mean":
             return reduced(costs, self.reduction, score)
-        return costs.sum() / kept.sum().clamp_min(1)
+        return costs.sum() / (kept.sum().clamp_min(1).to(costs.dtype) + self.epsilon)
 
 
 @register
@@ -128,8 +130,8 @@ class ProbabilitySFT(TokenObjective):
         detach: ``-sg[p^alpha] log p`` in place of f (dynamic fine-tuning, Wu et al., 2025, at alpha 1): the same
         gradient,
             another value; needs alpha > 0.
-        reduction: "mean" (default) over the tokens that are kept *after* thresholding (as the paper's code, which adds
-            1e-8 to their number), "sum" or "none".
+        epsilon: >= 0, default 0: added to the number of kept tokens; official code's is 1e-8.
+        reduction: "mean" (default) over the tokens that are kept *after* thresholding, "sum" or "none".
     """
 
     name = "probability-sft"
@@ -147,9 +149,11 @@ class ProbabilitySFT(TokenObjective):
         keep: str = "all",
         threshold: float = 0.1,
         detach: bool = False,
+        epsilon: float = 0.0,
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
+        self.epsilon = not_negative("probability-sft", "epsilon", epsilon)
         if not math.isfinite(alpha) or (detach and alpha <= 0):
             raise UsageError(f"probability-sft: alpha must be finite, and > 0 with detach, got {alpha}")
         if not 0 <= threshold <= 1:
