@@ -89,11 +89,12 @@ class _FarPairs(RowObjective):
         self.ascending = scores.detach().argsort()
         classes = classes[self.ascending]
         by_class = classes.argsort(stable=True)
-        known, self.counts = classes[by_class].unique_consecutive(return_counts=True)
-        self.counts = torch.cat([self.counts, self.counts.new_zeros(1)])  # of a class without near pairs
+        known, counts = torch.unique_consecutive(classes[by_class], return_counts=True)
+        self.counts = torch.cat([counts, counts.new_zeros(1)])  # of a class without near pairs
         self.places = torch.full((self.counts.numel(), int(self.counts.max())), -1, device=scores.device)
         within = torch.arange(self.places.shape[1], device=scores.device) < self.counts[:, None]
         self.places[within] = self.ascending[by_class]
+        self.quadruplets = scores.new_zeros(0)
         self.row_classes, self.column_classes = _index(names, known), _index(key_names, known)
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
@@ -119,7 +120,8 @@ class _FarPairs(RowObjective):
         weight = negative.to(scores.dtype)
         compared = near.numel() - self.counts[classes][:, None] - self.counts[self.column_classes]
         self.quadruplets = (weight * compared).sum(1)
-        return (weight * total).sum(1) / self.quadruplets.clamp_min(torch.finfo(scores.dtype).tiny)
+        cost: Tensor = (weight * total).sum(1) / self.quadruplets.clamp_min(torch.finfo(scores.dtype).tiny)
+        return cost
 
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         return self.quadruplets  # of these very rows: classes are known to their costs alone
