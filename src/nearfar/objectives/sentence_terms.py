@@ -156,8 +156,9 @@ class BidirectionalMargin(RowObjective):
         costs = (beyond + self.alpha).relu() + (-beyond - self.beta).relu()
         if self.average == "pairs":
             return weighted_mean(costs, negative)
-        total = (costs * negative).sum(1) / self.count
-        return total if self.average == "cells" else total + self.alpha * (1 - negative.sum(1) / self.count)
+        weight = negative.to(scores.dtype)
+        total = (costs * weight).sum(1) / self.count
+        return total if self.average == "cells" else total + self.alpha * (1 - weight.sum(1) / self.count)
 
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         return (
