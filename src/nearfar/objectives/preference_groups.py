@@ -52,6 +52,12 @@ def _grades(scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     return positive.to(scores.dtype).masked_fill(~_columns(positive, negative), -torch.inf)
 
 
+def _best(grades: Tensor) -> Tensor:
+    """The weights of the highest grades of a row, which share 1."""
+    highest = (grades == grades.amax(1, keepdim=True)).to(grades.dtype)
+    return highest / highest.sum(1, keepdim=True)
+
+
 class _Graded(RowObjective):
     """Base of the objectives on graded responses: scores as they are, neither normalised nor divided."""
 
@@ -66,7 +72,7 @@ class RRHF(_Graded):
     """RRHF: likelihoods in the order of the rewards, and the likelihood of the best response (Yuan et al., 2023).
 
     ``L = sum_{r_i < r_j} max(0, p_i - p_j) - weight p_best``, ``p = log p(y|x) / |y|``; mean over prompts. Equal
-    rewards are no pair. In [0, inf) for log-probabilities. The best is the highest grade, the first of equals.
+    rewards are no pair. In [0, inf) for log-probabilities. Equally best responses share the likelihood.
 
     Called as a row objective with ``scores [n, k]``: the average log-probabilities p of each prompt's responses, and a
     relation of grades (:func:`~nearfar.objectives.preference_groups.ranked`); columns with grade 0 are the negatives.
@@ -100,8 +106,7 @@ class RRHF(_Graded):
         grades = _grades(scores, positive, negative)
         worse = (grades[:, :, None] < grades[:, None, :]) & grades[:, :, None].isfinite()
         wrong = (scores[:, :, None] - scores[:, None, :]).relu() * worse
-        best = scores.gather(1, grades.argmax(1, keepdim=True))[:, 0]
-        return wrong.sum((1, 2)) - self.weight * best
+        return wrong.sum((1, 2)) - self.weight * (_best(grades) * scores).sum(1)
 
     def forward(self, *arguments: Any, length: Tensor | None = None, **more: Any) -> Tensor:
         """The cost of the prompts; see the class."""
@@ -115,8 +120,10 @@ class RRHF(_Graded):
             slice(0, scores.shape[0])
         )
         active = self.active(positive, negative)
-        best = _grades(scores, positive, negative).argmax(1, keepdim=True)
-        rest: Tensor = -self.weight * ((length - 1) * scores).gather(1, best)[:, 0] * active
+        best = _best(_grades(scores, positive, negative)[active])
+        rest = torch.zeros_like(scores[:, 0]).masked_scatter(
+            active, -self.weight * (best * ((length - 1) * scores)[active]).sum(1)
+        )
         if self.reduction == "none":
             return loss + rest
         return loss + rest.sum() / (active.sum().clamp_min(1) if self.reduction == "mean" else 1)
@@ -135,8 +142,9 @@ class CandidateRanking(_Graded):
     and a relation of grades (:func:`~nearfar.objectives.preference_groups.ranked` of the metric).
 
     Arguments: ``margin`` >= 0, default 0.001; ``ties``: "margin" (default): equal grades keep the order of their
-    columns and a margin, as published code has them, or "skip"; ``score``: default "dot", for calls on embeddings;
-    ``reduction`` over documents; ``two_sided`` has no use here.
+    columns and a margin, as published code has them, or "skip": equals are no pair and j - i counts strictly better
+    candidates; ``score``: default "dot", for calls on embeddings; ``reduction`` over documents; ``two_sided`` has no
+    use here.
     """
 
     name = "crl-factuality"
@@ -162,13 +170,12 @@ class CandidateRanking(_Graded):
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         grades = _grades(scores, positive, negative)
-        ordered, order = torch.sort(grades, dim=1, descending=True, stable=True)
-        scores = scores.gather(1, order)
-        rank = torch.arange(scores.shape[1], device=scores.device)
-        counted = (rank[:, None] < rank[None, :]) & ordered[:, None, :].isfinite()
         if self.ties == "skip":
-            counted = counted & (ordered[:, :, None] > ordered[:, None, :])
-        distance = (rank[None, :] - rank[:, None]).to(scores.dtype)
+            rank = (grades[:, None, :] > grades[:, :, None]).sum(2)
+        else:
+            rank = torch.argsort(grades, dim=1, descending=True, stable=True).argsort(1)
+        distance = (rank[:, None, :] - rank[:, :, None]).to(scores.dtype)  # > 0 where the column comes later
+        counted = (distance > 0) & grades[:, None, :].isfinite()
         return ((scores[:, None, :] - scores[:, :, None] + self.margin * distance).relu() * counted).sum((1, 2))
 
 
