@@ -46,6 +46,7 @@ from nearfar.objectives.sentence_terms import CLAIF, CLIM, MCSE, ClusterNS
 from nearfar.objectives.sentences import DCLR, CompCSE, PromCSE, QuickThoughts, SGBert
 from nearfar.objectives.softmax import DCL, DCLW, InfoNCE, SoftmaxObjective, SupCon
 from nearfar.objectives.weighted import CLHAIF, GCL, relevance_weight
+from nearfar.objectives.wrappers import HardnessWeighted, MultiView, Symmetric
 
 __all__ = [
     "AMPO",
@@ -126,6 +127,7 @@ __all__ = [
     "FastAP",
     "GroupCoPG",
     "HardNegative",
+    "HardnessWeighted",
     "Hinge",
     "Histogram",
     "ISogCLR",
@@ -147,6 +149,7 @@ __all__ = [
     "MoCoDualHard",
     "MoPQ",
     "MultiSimilarity",
+    "MultiView",
     "NCAPair",
     "NPairs",
     "NegativeCosine",
@@ -186,6 +189,7 @@ __all__ = [
     "SplitAE",
     "SupCon",
     "SwaV",
+    "Symmetric",
     "Triplet",
     "TupletMargin",
     "Uniformity",

@@ -85,6 +85,11 @@ class RowObjective(Objective):
         self.empty_batches = 0
         self.report: Report | None = None
 
+    @property
+    def of_rows_alone(self) -> bool:
+        """Whether the loss is that of :meth:`rows` on the given items and nothing more, so that it can be wrapped."""
+        return not hasattr(self, "evaluation")
+
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         """The cost ``[t]`` of each row of ``scores [t, m]`` (divided by the temperature already), given the weights
         ``positive [t, m]`` and ``negative [t, m]``, bool or float >= 0, of its near and far columns. Every row has what
@@ -225,7 +230,11 @@ def masked(scores: Tensor, weight: Tensor) -> Tensor:
     """Scores with ``log(weight)`` added, so that ``exp`` of them is weighted: -inf where the weight is 0."""
     if weight.dtype == torch.bool:
         return scores.masked_fill(~weight, -torch.inf)
-    return scores + weight.to(scores.dtype).log()
+    weight = weight.to(scores.dtype)
+    if weight.requires_grad:  # the gradient of log at 0 is infinite, and its share 0: together not a number
+        there = weight > 0
+        return (scores + torch.where(there, weight, 1).log()).masked_fill(~there, -torch.inf)
+    return scores + weight.log()
 
 
 def log_sum_exp(scores: Tensor, weight: Tensor) -> Tensor:

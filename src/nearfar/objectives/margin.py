@@ -99,6 +99,10 @@ class Triplet(ComposedObjective):
     def arrays(self, positives: int) -> float:
         return 8.0 + (4.0 * positives if self.mining == "all" else 0.0)
 
+    @property
+    def of_rows_alone(self) -> bool:
+        return not (self.swap or self.direction)
+
     def evaluation(self, query: Tensor | None, key: Tensor | None, **call: Any) -> tuple[Tensor, Report]:
         if self.swap or self.direction:
             return super().evaluation(query, key, **call)

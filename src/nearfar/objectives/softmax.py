@@ -154,6 +154,10 @@ class InfoNCE(SoftmaxObjective):
             raise ValueError(f"{self.name}: directions need a relation with ids")
         return grouped_log_sum_exp(costs, ids)
 
+    @property
+    def of_rows_alone(self) -> bool:
+        return self.directions is None
+
     def evaluation(
         self,
         query: Tensor | None,
