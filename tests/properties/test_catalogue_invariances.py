@@ -59,10 +59,12 @@ def test_tiles_of_other_reductions(name: str, reduction: str) -> None:
     assert_same(tiled, dense)
 
 
-@pytest.mark.parametrize("name", [name for name, example in EXAMPLES.items() if example.make().softmax_form])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_closed_form_of_the_gradient(name: str) -> None:
     """It says what the objective's formula says."""
     example, batch = _example(name)
+    if example.make().softmax_form is None:
+        pytest.skip("it has none")
 
     def change(objective: RowObjective) -> None:
         objective.softmax_form = None

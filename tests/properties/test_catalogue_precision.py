@@ -74,10 +74,11 @@ def test_autocast_does_not_reach_the_scores(name: str, memory: str) -> None:
 
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if type(_made(name).temperature) is Temperature])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_nothing_overflows_at_temperature_one_hundredth(name: str, dtype: torch.dtype, memory: str) -> None:
     objective = _made(name)
-    assert objective.temperature is not None
+    if type(objective.temperature) is not Temperature:
+        pytest.skip("it has no temperature, or one of its own kind")
     objective.temperature = Temperature(0.01, learned=objective.temperature.learned)
     for value in _outcome(objective, _part(name, dtype), memory):
         assert torch.isfinite(value).all()
