@@ -9,10 +9,11 @@ from nearfar.objectives.center import Center
 from nearfar.objectives.classifiers import ArcFace, CosFace, NormSoftmax, SphereFace
 from nearfar.objectives.correlation import DCCA, DCCAE, CorInfoMax, CorrAE, DistAE, SplitAE
 from nearfar.objectives.debiased import Debiased, HardNegative
-from nearfar.objectives.density import BinaryNCE
+from nearfar.objectives.density import MECO, BinaryNCE, RankingNCE
 from nearfar.objectives.divergences import FMICL, SpectralContrastive
 from nearfar.objectives.geometry import CARE, Equivariance, KoLeo, SepCLR
 from nearfar.objectives.histograms import FastAP, Histogram
+from nearfar.objectives.information import JSD, MINE, NWJ, SMILE, InfoNCEBound, InterpolatedBound
 from nearfar.objectives.likelihood import ImplicitRewardSFT, ProbabilitySFT
 from nearfar.objectives.live_temperature import MACL, ISogCLR, SogCLR
 from nearfar.objectives.margin import Triplet
@@ -80,18 +81,23 @@ __all__ = [
     "GRPO",
     "IPO",
     "IRPO",
+    "JSD",
     "KTO",
     "MACL",
     "MAPL",
     "MCSE",
+    "MECO",
+    "MINE",
     "MVDHEL",
     "NCA",
     "NNCLR",
+    "NWJ",
     "ORPO",
     "PADLL",
     "PFL",
     "RPO",
     "RRHF",
+    "SMILE",
     "SNR",
     "SPPO",
     "UNSEE",
@@ -133,6 +139,8 @@ __all__ = [
     "ISogCLR",
     "ImplicitRewardSFT",
     "InfoNCE",
+    "InfoNCEBound",
+    "InterpolatedBound",
     "IntraPairVariance",
     "KTOPair",
     "KoLeo",
@@ -172,6 +180,7 @@ __all__ = [
     "Quadruplet",
     "QuickThoughts",
     "RankedList",
+    "RankingNCE",
     "RewardModeling",
     "RowObjective",
     "SGBert",
