@@ -14,6 +14,7 @@ from nearfar.contrast import Temperature
 from nearfar.errors import UsageError
 from nearfar.objectives import (
     DCL,
+    Combination,
     InfoNCE,
     Objective,
     PointObjective,
@@ -27,7 +28,13 @@ from nearfar.objectives import (
     register,
 )
 
-BASES = {"row": RowObjective, "view": ViewObjective, "point": PointObjective, "preference": PreferenceObjective}
+BASES = {
+    "row": RowObjective,
+    "view": ViewObjective,
+    "point": PointObjective,
+    "preference": PreferenceObjective,
+    "combination": Combination,
+}
 
 
 def test_the_first_objectives_are_there() -> None:
@@ -36,7 +43,7 @@ def test_the_first_objectives_are_there() -> None:
         "vicreg", "binary-nce",
     }  # fmt: skip
     kinds = [cls.kind for cls in catalogue()]
-    assert kinds == sorted(kinds, key=["row", "view", "point", "preference"].index)
+    assert kinds == sorted(kinds, key=[*BASES].index)
 
 
 @pytest.mark.parametrize("cls", catalogue(), ids=lambda cls: cls.name)

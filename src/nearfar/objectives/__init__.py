@@ -7,11 +7,14 @@ from nearfar.objectives.attention import MiCSE
 from nearfar.objectives.base import Objective, PointObjective, RowObjective, ViewObjective
 from nearfar.objectives.center import Center
 from nearfar.objectives.classifiers import ArcFace, CosFace, NormSoftmax, SphereFace
+from nearfar.objectives.combination import MGDA, Combination, Combined, LinearScalarization, min_norm_weights
 from nearfar.objectives.correlation import DCCA, DCCAE, CorInfoMax, CorrAE, DistAE, SplitAE
 from nearfar.objectives.debiased import Debiased, HardNegative
 from nearfar.objectives.density import MECO, BinaryNCE, RankingNCE
+from nearfar.objectives.distillation import KL, MarginMSE
 from nearfar.objectives.divergences import FMICL, SpectralContrastive
 from nearfar.objectives.geometry import CARE, Equivariance, KoLeo, SepCLR
+from nearfar.objectives.group_order import GroCo
 from nearfar.objectives.histograms import FastAP, Histogram
 from nearfar.objectives.information import JSD, MINE, NWJ, SMILE, InfoNCEBound, InterpolatedBound
 from nearfar.objectives.likelihood import ImplicitRewardSFT, ProbabilitySFT
@@ -20,6 +23,7 @@ from nearfar.objectives.margin import Triplet
 from nearfar.objectives.margin_pairs import SNR, Contrastive, IntraPairVariance, Margin
 from nearfar.objectives.margin_structured import Circle, MultiSimilarity, RankedList, TupletMargin
 from nearfar.objectives.margin_tuples import Angular, LiftedStructure
+from nearfar.objectives.matryoshka import Matryoshka
 from nearfar.objectives.momentum import NNCLR, MoCo, MoCoDualHard
 from nearfar.objectives.multilabel import CatLIP
 from nearfar.objectives.multiview import Alignment, AlignUniform, BarlowTwins, Uniformity, VICReg
@@ -82,11 +86,13 @@ __all__ = [
     "IPO",
     "IRPO",
     "JSD",
+    "KL",
     "KTO",
     "MACL",
     "MAPL",
     "MCSE",
     "MECO",
+    "MGDA",
     "MINE",
     "MVDHEL",
     "NCA",
@@ -119,6 +125,8 @@ __all__ = [
     "ClusterNS",
     "CoPG",
     "CoSENT",
+    "Combination",
+    "Combined",
     "CompCSE",
     "Contrastive",
     "CorInfoMax",
@@ -131,6 +139,7 @@ __all__ = [
     "DropInfoNCE",
     "Equivariance",
     "FastAP",
+    "GroCo",
     "GroupCoPG",
     "HardNegative",
     "HardnessWeighted",
@@ -146,12 +155,15 @@ __all__ = [
     "KoLeo",
     "LambdaRank",
     "LiftedStructure",
+    "LinearScalarization",
     "ListMLE",
     "ListNet",
     "MVInfoNCE",
     "MannWhitney",
     "Margin",
+    "MarginMSE",
     "MarginObjective",
+    "Matryoshka",
     "MiCSE",
     "MoCo",
     "MoCoDualHard",
@@ -207,6 +219,7 @@ __all__ = [
     "catalogue",
     "find",
     "get",
+    "min_norm_weights",
     "register",
     "relevance_weight",
     "sinkhorn",

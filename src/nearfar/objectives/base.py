@@ -26,7 +26,7 @@ class Objective(nn.Module):
     """Base of all objectives: what the catalogue says of them."""
 
     kind: ClassVar[str]
-    """ "row", "view", "point" or "preference"."""
+    """ "row", "view", "point", "preference" or "combination"."""
     name: ClassVar[str] = ""
     """The catalogue's name, e.g. "info-nce"."""
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}

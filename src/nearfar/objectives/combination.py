@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from nearfar.errors import UsageError
+from nearfar.objectives.base import Objective
+from nearfar.objectives.registry import register
 
 Normalization = Literal["none", "l2", "loss", "loss+"]
 
@@ -28,20 +30,42 @@ class Combined:
     gradients: tuple[Tensor, ...] = ()
 
 
-class LinearScalarization:
-    """The weighted sum of losses, with fixed weights: ``sum_k w_k L_k``.
+class Combination(Objective):
+    """Base of combinations of losses: ``combination(losses, shared) -> Combined``.
 
-    Arguments: ``weights``: one number >= 0 a loss, used as they are; None (default) weighs all alike, 1/m.
-
-    It reaches only the convex part of the Pareto front, and its weights depend on the losses' units.
+    ``losses`` are scalars, of any objectives; ``shared`` what they have in common: parameters, or a representation.
     """
 
+    kind = "combination"
+
+    def forward(self, losses: Sequence[Tensor], shared: Iterable[Tensor] | Tensor | None = None) -> Combined:
+        """The weighted sum of the losses. Raises ValueError for losses that are not scalars."""
+        raise NotImplementedError
+
+
+@register
+class LinearScalarization(Combination):
+    """The weighted sum of losses, with fixed weights: ``sum_k w_k L_k``.
+
+    Called as ``combination([loss1, loss2])``, which gives a :class:`Combined`: back-propagate its ``loss``. It reaches
+    only the convex part of the Pareto front, and what a weight means depends on the losses' units. Raises ValueError
+    for another number of losses than weights.
+
+    Arguments: ``weights``: one number >= 0 a loss, used as they are; None (default) weighs all alike, 1/m.
+    """
+
+    name = "linear-scalarization"
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {"linear": {}, "weighted-sum": {}}
+    formula = "sum_k w_k L_k (w fixed)"
+    paper = "Zadeh 1963, Optimality and non-scalar-valued performance criteria"
+
     def __init__(self, weights: Sequence[float] | None = None) -> None:
+        super().__init__()
         if weights is not None and (not weights or not all(0 <= weight < math.inf for weight in weights)):
             raise UsageError(f"linear scalarization: weights must be finite numbers >= 0, got {weights}")
         self.weights = weights
 
-    def __call__(self, losses: Sequence[Tensor], shared: Iterable[Tensor] | Tensor | None = None) -> Combined:
+    def forward(self, losses: Sequence[Tensor], shared: Iterable[Tensor] | Tensor | None = None) -> Combined:
         """Combine scalar losses; ``shared`` is not looked at. Raises ValueError for another number of losses."""
         stacked = _stacked(losses)
         if self.weights is not None and len(self.weights) != len(losses):
@@ -52,7 +76,8 @@ class LinearScalarization:
         return Combined((weights * stacked).sum(), weights)
 
 
-class MGDA:
+@register
+class MGDA(Combination):
     """Multiple gradient descent: the weights under which no loss rises (Desideri, 2012; Sener & Koltun, 2018).
 
     The weights w >= 0, sum w = 1, minimise ``|sum_k w_k g_k|^2``, g_k being the gradient of loss k with respect to what
@@ -73,25 +98,33 @@ class MGDA:
     :func:`min_norm_weights`.
     """
 
+    name = "mgda"
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {"min-norm": {}, "pareto": {}}
+    formula = "sum_k w_k L_k, w = argmin |sum_k w_k grad L_k|^2 over the simplex"
+    paper = "Sener 2018, Multi-Task Learning as Multi-Objective Optimization, arXiv:1810.04650; Desideri 2012"
+
     def __init__(
         self, normalization: Normalization = "none", *, tolerance: float = 1e-12, iterations: int = 1000
     ) -> None:
+        super().__init__()
         if normalization not in ("none", "l2", "loss", "loss+"):
             raise UsageError(f"mgda: normalization must be 'none', 'l2', 'loss' or 'loss+', got {normalization!r}")
         self.normalization = normalization
         self.tolerance = tolerance
         self.iterations = iterations
 
-    def __call__(self, losses: Sequence[Tensor], shared: Iterable[Tensor] | Tensor) -> Combined:
+    def forward(self, losses: Sequence[Tensor], shared: Iterable[Tensor] | Tensor | None = None) -> Combined:
         """Weigh scalar losses by their gradients with respect to the ``shared`` tensors; the graph is kept.
 
-        Raises ValueError where there is no loss, a loss is no scalar, or no loss depends on a shared tensor.
+        Raises ValueError where there is no loss or no shared tensor, a loss is no scalar, or none has a gradient.
         """
         stacked = _stacked(losses)
+        if shared is None:
+            raise ValueError("mgda: give the tensors that the losses share")
         tensors = [shared] if isinstance(shared, Tensor) else list(shared)
+        if not tensors or not stacked.requires_grad:
+            raise ValueError("mgda: no loss depends on a shared tensor")
         gradients = [_gradients(loss, tensors) for loss in losses]
-        if not any(loss.requires_grad for loss in losses):
-            raise ValueError("mgda: no loss depends on the shared tensors")
         weights = min_norm_weights(
             self._normalized(_gram(gradients), stacked.detach()), tolerance=self.tolerance, iterations=self.iterations
         ).to(stacked.dtype)
@@ -110,7 +143,7 @@ class MGDA:
         ``shared`` must be leaves; where it is the representation, back-propagate ``combined.gradients`` through it.
         """
         tensors = [shared] if isinstance(shared, Tensor) else list(shared)
-        combined = self(losses, tensors)
+        combined: Combined = self(losses, tensors)
         alone = list(own)
         of_own = _gradients(_stacked(losses).sum(), alone) if alone else []
         for tensor, gradient in (*zip(tensors, combined.gradients, strict=True), *zip(alone, of_own, strict=True)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from nearfar.errors import UsageError
@@ -29,11 +30,16 @@ def register(objective: Kind) -> Kind:
 def get(name: str, **arguments: Any) -> Objective:
     """The objective called ``name`` or by an alias (case, ``-`` and ``_`` do not matter), made with ``arguments``.
 
+    An objective that wraps another names it in brackets, ``get("matryoshka(info-nce)", temperature=0.05)``; arguments
+    that the outer one does not take go to the inner one.
+
     Raises UsageError for an unknown name (with the nearest ones) and for arguments the objective does not take.
     """
     cls, preset = find(name)
     arguments = {**preset, **arguments}
     known = inspect.signature(cls).parameters
+    if "objective" in known:
+        arguments = _handed_on(arguments, known)
     takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     unknown = [argument for argument in arguments if argument not in known]
     if unknown and not takes_more:
@@ -46,6 +52,9 @@ def get(name: str, **arguments: Any) -> Objective:
 
 def find(name: str) -> tuple[type[Objective], dict[str, Any]]:
     """The class called ``name`` and the arguments that this name stands for. Raises UsageError for an unknown name."""
+    outer, bracket, inner = name.partition("(")
+    if bracket:
+        return _wrapped(outer, inner.strip(), name)
     found = _BY_NAME.get(_key(name))
     if found is None:
         near = difflib.get_close_matches(_key(name), _BY_NAME, n=3, cutoff=0.5)
@@ -57,9 +66,31 @@ def find(name: str) -> tuple[type[Objective], dict[str, Any]]:
     return found
 
 
+def _wrapped(outer: str, inner: str, name: str) -> tuple[type[Objective], dict[str, Any]]:
+    """The class and arguments of ``outer(inner)``."""
+    if not outer.strip() or not inner.endswith(")") or not inner[:-1].strip():
+        raise UsageError(f"{name!r} is not an objective", hint="write outer(inner), e.g. matryoshka(info-nce)")
+    cls, preset = find(outer)
+    if "objective" not in inspect.signature(cls).parameters:
+        takers = ", ".join(c.name for c in catalogue() if "objective" in inspect.signature(c).parameters)
+        raise UsageError(f"{cls.name} wraps no other objective", hint=f"these do: {takers}")
+    find(inner[:-1])
+    return cls, {**preset, "objective": inner[:-1].strip()}
+
+
+def _handed_on(arguments: dict[str, Any], known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """The arguments of a wrapper: what it does not take itself makes the objective that it wraps."""
+    own = {name: value for name, value in arguments.items() if name in known}
+    rest = {name: value for name, value in arguments.items() if name not in known}
+    inner = own.get("objective", known["objective"].default)
+    if rest and isinstance(inner, str):
+        return {**own, "objective": get(inner, **rest)}
+    return arguments
+
+
 def catalogue() -> list[type[Objective]]:
     """All objectives, ordered by kind and name."""
-    order = {"row": 0, "view": 1, "point": 2, "preference": 3}
+    order = {"row": 0, "view": 1, "point": 2, "preference": 3, "combination": 4}
     return sorted(_CLASSES.values(), key=lambda cls: (order[cls.kind], cls.name))
 
 
