@@ -350,6 +350,7 @@ def test_a_flagged_pair_of_dclr_gets_no_gradient() -> None:
     assert code.item() != pytest.approx(first.item(), rel=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:sg-bert")
 @pytest.mark.parametrize("memory", ["dense", "tiled"])
 @pytest.mark.parametrize(
     "objective",
