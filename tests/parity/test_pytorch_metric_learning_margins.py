@@ -131,12 +131,10 @@ def test_mined_multi_similarity(labels: Tensor) -> None:
     _assert_same(MultiSimilarity(base=0.5, epsilon=0.2), lambda x, y: loss(x, y, miner(x, y)), labels, factor=share)
 
 
-@pytest.mark.parametrize("labels", [EVEN, SINGLETONS], ids=["even", "singletons"])
-def test_generalized_lifted_structure(labels: Tensor) -> None:
-    """Theirs counts anchors without a near item as 0 in the mean; here they leave it."""
-    share = 6 / 9 if labels is SINGLETONS else 1.0
+def test_generalized_lifted_structure() -> None:
+    """Without labels that only one item has: theirs lets what is far from such an item cost something by itself."""
     peer = losses.GeneralizedLiftedStructureLoss()
-    _assert_same(LiftedStructure("generalized", score=NORMALIZED), peer, labels, factor=share)
+    _assert_same(LiftedStructure("generalized", score=NORMALIZED), peer, EVEN)
 
 
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
