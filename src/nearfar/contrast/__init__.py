@@ -5,9 +5,11 @@ from __future__ import annotations
 from nearfar.contrast.adjacent import Adjacent
 from nearfar.contrast.engine import Report, evaluate, evaluate_with_report
 from nearfar.contrast.graded import Graded
+from nearfar.contrast.grouped import Grouped
 from nearfar.contrast.paired import Paired, Views
 from nearfar.contrast.relation import Explicit, Labels, Relation, SparseTile
-from nearfar.contrast.score import Cosine, Dot, NegativeEuclidean, NegativeSquaredEuclidean, Score, normalize
+from nearfar.contrast.score import Angle, Cosine, Dot, NegativeEuclidean, NegativeSquaredEuclidean, Score, normalize
+from nearfar.contrast.taught import Taught
 from nearfar.contrast.temperature import (
     AdaptiveTemperature,
     CosineTemperature,
@@ -19,11 +21,13 @@ from nearfar.contrast.temperature import (
 __all__ = [
     "AdaptiveTemperature",
     "Adjacent",
+    "Angle",
     "Cosine",
     "CosineTemperature",
     "Dot",
     "Explicit",
     "Graded",
+    "Grouped",
     "IndividualTemperature",
     "Labels",
     "NegativeEuclidean",
@@ -34,6 +38,7 @@ __all__ = [
     "ScheduledTemperature",
     "Score",
     "SparseTile",
+    "Taught",
     "Temperature",
     "Views",
     "evaluate",

@@ -16,13 +16,17 @@ class Graded(Relation):
     """Pairs judged with a grade >= 0; the positive weight of a pair is its grade.
 
     ``relevance``: a dense tensor of grades (all pairs judged) or a sparse one, rows queries and columns keys; or
-    judgements as ``{query id: {key id: grade}}``; or as three vectors ``(query ids, key ids, grades)``, no pair twice.
+    judgements as ``{query id: {key id: grade}}``; or as three vectors ``(query ids, key ids, grades)``.
     ``query_ids [n]`` and ``key_ids [m]`` say which items are present; without them the rows and columns of the tensor
     are. A pair judged 0 is far. An unjudged pair is far too (``unjudged="far"``, what retrieval with in-batch negatives
     assumes) or ignored (``unjudged="ignored"``).
 
+    A pair may be judged once: a second judgement, equal or not, raises ValueError, also the second entry of a sparse
+    tensor. (Of judges who disagree take the mean, or the highest grade, before.)
+
     Over several processes give ids of the global batch and at least the judgements of each process's own queries; a
-    tensor of grades without ids cannot say how it continues on other processes and raises ValueError there.
+    tensor of grades without ids cannot say how it continues on other processes and raises ValueError there. Processes
+    may hold the same judgements; two grades of one pair raise ValueError.
 
     Holds O(judgements + n + m). Negative or non-finite grades raise ValueError.
     """
@@ -42,6 +46,8 @@ class Graded(Relation):
             if relevance.dim() != 2:
                 raise ValueError(f"Graded: relevance must be [n, m], got {tuple(relevance.shape)}")
             judged = relevance.coalesce() if relevance.is_sparse else relevance.to_sparse()
+            if relevance.is_sparse and relevance._nnz() != judged._nnz():
+                raise ValueError(f"Graded: {relevance._nnz() - judged._nnz()} pairs are judged more than once")
             unjudged = unjudged if relevance.is_sparse else "far"  # what the dense tensor says is 0, it judges 0
             queries, keys = judged.indices()
             grades = judged.values()
@@ -62,6 +68,10 @@ class Graded(Relation):
             raise ValueError("Graded: grades must be finite and >= 0")
         super().__init__({"id": integers(query_ids, "query_ids")}, {"id": integers(key_ids, "key_ids")})
         self.judged = _by_query(queries.to(torch.long), keys.to(torch.long), grades)
+        again = _again(*self.judged)
+        if bool(again.any()):
+            query, key = (int(part[again][0]) for part in self.judged[:2])
+            raise ValueError(f"Graded: query {query} and key {key} are judged more than once")
         self.unjudged = unjudged
 
     def bind(self, n: int, m: int, *, self_contrast: bool, device: torch.device) -> Relation:
@@ -77,7 +87,11 @@ class Graded(Relation):
         assert isinstance(moved, Graded)
         judgements = GatheredRows(self.judged[2].shape[0], queries.group, self.judged[2].device)
         judged_queries, judged_keys, grades = (judgements.gather(part) for part in self.judged)
-        moved.judged = _by_query(judged_queries, judged_keys, grades)
+        gathered = _by_query(judged_queries, judged_keys, grades)
+        again = _again(*gathered)
+        if bool((again & (gathered[2] != gathered[2].roll(1))).any()):
+            raise ValueError("Graded: processes judge the same query and key with different grades")
+        moved.judged = (gathered[0][~again], gathered[1][~again], gathered[2][~again])
         return moved
 
     def transpose(self) -> Relation:
@@ -102,5 +116,14 @@ class Graded(Relation):
 
 
 def _by_query(queries: Tensor, keys: Tensor, grades: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    order = torch.argsort(queries, stable=True)
+    """Judgements ordered by query, then by key."""
+    order = torch.argsort(keys, stable=True)
+    order = order[torch.argsort(queries[order], stable=True)]
     return queries[order], keys[order], grades[order]
+
+
+def _again(queries: Tensor, keys: Tensor, grades: Tensor) -> Tensor:
+    """Which of the ordered judgements ``[j]`` are of the same pair as the one before."""
+    again = torch.zeros_like(queries, dtype=torch.bool)
+    again[1:] = (queries[1:] == queries[:-1]) & (keys[1:] == keys[:-1])
+    return again
