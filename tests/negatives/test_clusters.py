@@ -89,7 +89,7 @@ def test_hard_negatives_are_the_second_nearest() -> None:
     items = _drawn(5, 8, 3).requires_grad_()
     hard = memory.hard_negatives(items)
     assert not hard.requires_grad
-    for item, row, own in zip(items, hard, memory.assign(items), strict=True):
+    for item, row, own in zip(items.detach(), hard, memory.assign(items), strict=True):
         order = sorted(range(4), key=lambda c: -float(cosine_similarity(item, memory.centroids[c], dim=0)))
         assert order[0] == own
         assert torch.equal(row, memory.centroids[order[1]])
