@@ -252,6 +252,20 @@ def test_objectives_are_listed_and_explained(nearfar: Called) -> None:
     assert "clip stands for info-nce with" in out
 
 
+def test_objectives_are_narrowed_down(nearfar: Called) -> None:
+    code, out, _ = nearfar("objectives", "--kind", "view", "--json")
+    assert code == 0
+    assert {entry["kind"] for entry in json.loads(out)} == {"view"}
+    code, out, _ = nearfar("objectives", "--search", "sinkhorn", "--json")
+    assert [entry["name"] for entry in json.loads(out)] == ["swav"]
+    code, _, err = nearfar("objectives", "--kind", "column")
+    assert code == 2
+    assert "choose one of point, preference, row, view" in err
+    code, _, err = nearfar("objectives", "--search", "no such word anywhere")
+    assert code == 2
+    assert "no objective fits" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -260,6 +274,8 @@ def test_objectives_are_listed_and_explained(nearfar: Called) -> None:
         (["train", "pairs.jsonl", "--output", "o", "--temperature", "nan"], 2, "temperature"),
         (["train", "pairs.jsonl", "--output", "o", "--objective", "info-nec"], 2, "did you mean"),
         (["train", "pairs.jsonl", "--output", "o", "--set", "margin=1"], 2, "takes no 'margin'"),
+        (["train", "pairs.jsonl", "--output", "o", "--objective", "dpo"], 2, "log-probabilities of responses"),
+        (["train", "pairs.jsonl", "--output", "o", "--objective", "mopq"], 2, "mopq needs codebook"),
         (["train", "pairs.jsonl", "--output", "o", "--encoder", "not/here/at-all"], 1, "model"),
         (["train", "empty.jsonl", "--output", "o"], 1, "empty"),
         (["train", "one.jsonl", "--output", "o"], 1, "1 row cannot be contrasted"),

@@ -9,11 +9,21 @@ import typer
 
 from nearfar.cli import console
 from nearfar.cli.app import app
+from nearfar.errors import UsageError
+
+CALLS = {
+    "row": "rows of scores, some columns near and some far; (query, key, relation=...) or (scores=...)",
+    "view": "batch statistics of views; (z1, z2, ...)",
+    "point": "single scores; (score, target)",
+    "preference": "log-probabilities or rewards of responses; (chosen, rejected, ...)",
+}
 
 
 @app.command("objectives")
 def show(
     name: Annotated[str | None, typer.Argument(help="An objective, to read its page.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only these: row, view, point or preference.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only those whose page holds this word.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON: a list of {name, kind, aliases, paper}.")
     ] = False,
@@ -26,20 +36,34 @@ def show(
 
     `nearfar objectives dcl`
 
+    `nearfar objectives --search queue`
+
     `nearfar objectives --json`
     """
     from nearfar import objectives
 
     chosen = objectives.catalogue() if name is None else [objectives.find(name)[0]]
+    kinds = sorted({cls.kind for cls in objectives.catalogue()})
+    if kind is not None and kind not in kinds:
+        raise UsageError(f"there is no kind {kind!r}", hint=f"choose one of {', '.join(kinds)}")
+    chosen = [cls for cls in chosen if kind in (None, cls.kind) and (search is None or _mentions(cls, search))]
     if as_json:
         console.emit_json(
             [{"name": cls.name, "kind": cls.kind, "aliases": sorted(cls.aliases), "paper": cls.paper} for cls in chosen]
         )
         return
     if name is None:
-        rows = [(cls.name, cls.kind, cls.formula, cls.paper) for cls in chosen]
-        console.out.print(console.table(["name", "kind", "formula", "paper"], rows))
+        for each in dict.fromkeys(cls.kind for cls in chosen):
+            rows = [(cls.name, cls.formula, cls.paper) for cls in chosen if cls.kind == each]
+            console.out.print(
+                console.table(["name", "formula", "paper"], rows, title=f"{each} objectives: {CALLS[each]}")
+            )
+            console.out.print()
+        if not chosen:
+            raise UsageError("no objective fits", hint="nearfar objectives lists all")
         return
+    if not chosen:
+        raise UsageError(f"{name} is not among them", hint="leave --kind and --search out")
     cls = chosen[0]
     preset = objectives.find(name)[1]
     console.out.print(f"{cls.name}  ({cls.kind} objective)", style="bold", markup=False)
@@ -57,3 +81,8 @@ def show(
         if parameter.name not in ("args", "kwargs")
     ]
     console.out.print(f"\n{cls.__name__}({', '.join(defaults)})", markup=False, style="dim", soft_wrap=True)
+
+
+def _mentions(cls: type, word: str) -> bool:
+    page = " ".join([cls.name, *cls.aliases, cls.formula, cls.paper, cls.__doc__ or ""])  # type: ignore[attr-defined]
+    return word.lower() in page.lower()

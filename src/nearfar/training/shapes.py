@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from nearfar.errors import UsageError
-from nearfar.objectives import Objective, catalogue
+from nearfar.objectives import Objective, find
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -30,6 +30,9 @@ _ADVICE = {
     ("point", "texts"): "a point objective needs scored pairs: columns sentence1, sentence2, score",
 }
 
+_PREFERENCES = "a preference objective compares log-probabilities of responses, not embeddings"
+_USUAL = ("info-nce", "supcon", "dcl", "triplet", "barlow-twins", "vicreg", "cosent", "binary-nce")
+
 
 def check_fit(
     objective: Objective, shape: str, *, hard_negatives: int = 0, encoder: SentenceTransformer | None = None
@@ -39,11 +42,14 @@ def check_fit(
     if shape not in KINDS:
         raise UsageError(f"there is no shape of data {shape!r}", hint=f"choose one of {', '.join(KINDS)}")
     if objective.kind not in KINDS[shape]:
-        fitting = [each.name for each in catalogue() if each.kind in KINDS[shape]]
+        why = _ADVICE.get((objective.kind, shape), _PREFERENCES)
         raise UsageError(
-            f"{name} is a {objective.kind} objective and cannot be trained on {shape}: "
-            + _ADVICE[objective.kind, shape],
-            hint=f"objectives that fit {shape}: {', '.join(fitting)}",
+            f"{name} is a {objective.kind} objective and cannot be trained on {shape}: {why}", hint=_fitting(shape)
+        )
+    if objective.needs:
+        raise UsageError(
+            f"{name} needs {' and '.join(objective.needs)} beside the embeddings, which {shape} do not give",
+            hint=f"call it in a training loop of your own (nearfar objectives {name}), or {_fitting(shape)}",
         )
     if objective.kind == "view" and hard_negatives:
         raise UsageError(
@@ -57,6 +63,13 @@ def check_fit(
             "texts alone are trained on by embedding each twice with different dropout, and this encoder has none",
             hint="use a transformer encoder, or give pairs (anchor, positive)",
         )
+
+
+def _fitting(shape: str) -> str:
+    """Advice: some objectives that fit, and how to see all."""
+    usual = [name for name in _USUAL if find(name)[0].kind in KINDS[shape]]
+    kinds = " or ".join(f"--kind {kind}" for kind in KINDS[shape])
+    return f"objectives that fit {shape}: {', '.join(usual)}; nearfar objectives {kinds} lists all"
 
 
 def _has_dropout(encoder: Any) -> bool:
