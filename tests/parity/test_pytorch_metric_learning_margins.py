@@ -69,7 +69,7 @@ PAIRS: dict[str, tuple[RowObjective, Peer]] = {
         SNR(margin=2.0),
         losses.SignalToNoiseRatioContrastiveLoss(neg_margin=2.0, reducer=reducers.MeanReducer()),
     ),
-    # theirs counts each pair once for every triplet that holds it; beta is kept in float32
+    # theirs counts each pair once for every triplet that holds it; beta is kept in float32, in which 1.25 is exact
     "margin": (Margin("triplets", margin=0.3, beta=1.25), losses.MarginLoss(margin=0.3, beta=1.25)),
     "margin learned": (
         Margin("triplets", beta=1.25, learned=True, nu=0.2),
