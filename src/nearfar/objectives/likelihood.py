@@ -11,7 +11,7 @@ from torch import Tensor
 from nearfar.contrast.precision import at_least_float32
 from nearfar.errors import UsageError
 from nearfar.objectives.base import PointObjective
-from nearfar.objectives.preference import not_negative, one_of, positive, reduced
+from nearfar.objectives.preference import exponential, not_negative, one_of, positive, reduced
 from nearfar.objectives.registry import register
 
 
@@ -41,7 +41,7 @@ def sequence_scores(
     if sampled is None:
         raise ValueError("sequence_scores: the likelihood ratio needs sampled, the log-probabilities at sampling")
     _, kept = _tokens(log_probability, mask)
-    return (_ratio(log_probability, sampled, mask).exp() * kept).sum(1) / kept.sum(1).clamp_min(1)
+    return (exponential(_ratio(log_probability, sampled, mask)) * kept).sum(1) / kept.sum(1).clamp_min(1)
 
 
 def divergence_estimate(log_probability: Tensor, sampled: Tensor, mask: Tensor, form: str = "plain") -> Tensor:
@@ -53,7 +53,7 @@ def divergence_estimate(log_probability: Tensor, sampled: Tensor, mask: Tensor, 
     one_of("divergence_estimate", "form", form, ("plain", "low-variance"))
     ratio = _ratio(log_probability, sampled, mask)
     kept = _tokens(log_probability, mask)[1]
-    value = -ratio if form == "plain" else ratio.expm1() - ratio
+    value = -ratio if form == "plain" else exponential(ratio, minus_one=True) - ratio
     return value.sum() / kept.sum().clamp_min(1)
 
 
@@ -104,7 +104,7 @@ class TokenObjective(PointObjective):
             )
         costs, kept = self.tokens(at_least_float32(score), target)
         if self.reduction != "mean":
-            return reduced(costs, self.reduction, score)
+            return reduced(costs, self.reduction)
         return costs.sum() / (kept.sum().clamp_min(1).to(costs.dtype) + self.epsilon)
 
 
@@ -175,7 +175,7 @@ class ProbabilitySFT(TokenObjective):
         elif self.alpha == 0:
             cost = -value
         else:
-            cost = -torch.expm1(self.alpha * value) / self.alpha
+            cost = -exponential(self.alpha * value, minus_one=True) / self.alpha
         return torch.where(kept, cost, 0), kept
 
 
@@ -241,7 +241,7 @@ class ImplicitRewardSFT(TokenObjective):
             return torch.log1p(-torch.expm1(-reward))
         if self.divergence == "forward-kl":
             return 1 + reward.log()
-        return -(-(reward + 1)).exp()
+        return -exponential(-(reward + 1))
 
     def _slope(self, reward: float) -> float:
         if self.divergence == "squared-hellinger":

@@ -119,7 +119,7 @@ class PreferenceObjective(Objective):
         values = {name: at_least_float32(value) for name, value in given.items() if value is not None}
         pairs = self._preferences(values)
         extra = {name: values.get(name, value) for name, value in extra.items()}
-        return reduced(self.pairs(pairs, **extra), self.reduction, pairs.policy_chosen)
+        return reduced(self.pairs(pairs, **extra), self.reduction)
 
     def _check(self, given: dict[str, Tensor | None]) -> None:
         chosen = given["chosen"]
@@ -193,24 +193,26 @@ class MarginObjective(PreferenceObjective):
 
 
 def power_reward(ratio: Tensor, alpha: float) -> Tensor:
-    """``(1 - u^-alpha) / alpha`` with ``u = exp(ratio)``; the ratio itself at alpha 0.
-
-    Where ``u^-alpha`` would leave half of the exponents that the type has, the gradient is 0: a difference of two such
-    rewards stays a number.
-    """
+    """``(1 - u^-alpha) / alpha`` with ``u = exp(ratio)``; the ratio at alpha 0. Bounded as :func:`exponential`."""
     if alpha == 0:
         return ratio
-    bound = math.log(torch.finfo(ratio.dtype).max) / 2
-    return -torch.expm1((-alpha * ratio).clamp(max=bound)) / alpha
+    return -exponential(-alpha * ratio, minus_one=True) / alpha
 
 
-def reduced(costs: Tensor, reduction: str, like: Tensor) -> Tensor:
-    """The costs, their sum or their mean; 0 for no costs, connected to the graph of ``like``."""
+def exponential(value: Tensor, *, minus_one: bool = False) -> Tensor:
+    """``exp(value)`` (less 1), going on along its tangent where it would pass the root of what the type can hold.
+
+    So that differences and products of such values, and their gradients, stay numbers.
+    """
+    inside = value.clamp(max=math.log(torch.finfo(value.dtype).max) / 2)
+    return (torch.expm1(inside) if minus_one else inside.exp()) + inside.exp() * (value - inside)
+
+
+def reduced(costs: Tensor, reduction: str) -> Tensor:
+    """The costs, their sum or their mean, which is 0 for no costs."""
     if reduction == "none":
         return costs
-    if reduction == "sum" or costs.numel() == 0:
-        return costs.sum() if costs.numel() else like.sum()
-    return costs.mean()
+    return costs.sum() if reduction == "sum" or not costs.numel() else costs.mean()
 
 
 def one_of(name: str, argument: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -133,7 +133,7 @@ class KTO(PointObjective):
                     "kto: give the log-ratios of mismatched responses, or make it with reference_point='zero'"
                 )
             point = kto_reference_point(extra["mismatched"]).to(score.dtype)
-        weight = torch.where(desirable > 0, self.desirable_weight, self.undesirable_weight)
+        weight = self.desirable_weight * desirable + self.undesirable_weight * (1 - desirable)
         return weight * torch.sigmoid(self.beta * (point - ratio) * (2 * desirable - 1))
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nearfar.objectives.preference import MarginObjective, Preferences, positive
+from nearfar.objectives.preference import MarginObjective, Preferences, exponential, positive
 from nearfar.objectives.registry import register
 
 PAPER = "Lu 2024, Discovering Preference Optimization Algorithms with and for Large Language Models, arXiv:2406.08414"
@@ -50,7 +50,7 @@ class DiscoPOP(_Discovered):
     def link(self, margin: Tensor) -> Tensor:
         modulation = margin / self.tau
         # m exp(-z) as one exponential: m vanishes faster than exp(-z) grows
-        return torch.sigmoid(-modulation) * F.softplus(-margin) + (F.logsigmoid(modulation) - margin).exp()
+        return torch.sigmoid(-modulation) * F.softplus(-margin) + exponential(F.logsigmoid(modulation) - margin)
 
 
 @register
@@ -72,7 +72,7 @@ class DBAQL(_Discovered):
     def link(self, margin: Tensor) -> Tensor:
         variance = _variance(margin / self.tau)
         logistic = torch.sigmoid(variance) * F.softplus(-margin / 0.9)
-        return logistic + (F.logsigmoid(-variance) - 0.9 * margin).exp()
+        return logistic + exponential(F.logsigmoid(-variance) - 0.9 * margin)
 
 
 @register
@@ -141,7 +141,7 @@ class PADLL(MarginObjective):
         super().__init__(beta, tokens=tokens, reduction=reduction)
 
     def link(self, margin: Tensor) -> Tensor:
-        return torch.where(margin < 0, 0.45, 0.9) * F.softplus(-margin)
+        return 0.9 * (1 - 0.5 * (margin < 0).to(margin.dtype)) * F.softplus(-margin)
 
 
 @register
@@ -149,8 +149,8 @@ class CELL(MarginObjective):
     """Combined exponential and logistic loss (Lu et al., 2024).
 
     ``L = 0.5 exp(-z) + 0.5 log(1 + exp(-z))``, ``z = beta (d_w - d_l)``; mean over pairs. In [0, inf);
-    (log 2 + 1)/2 where policy and reference agree, as DiscoPOP, but convex. ``exp(-z)`` overflows to inf for margins
-    far below 0. Call as :class:`PreferenceObjective`.
+    (log 2 + 1)/2 where policy and reference agree, as DiscoPOP, but convex. Where ``exp(-z)`` would
+    pass the root of what the type can hold it goes on along its tangent. Call as :class:`PreferenceObjective`.
 
     Arguments: ``beta`` > 0, default 0.05; ``tokens``: "sum" (default) or "mean"; ``reduction``.
     """
@@ -163,7 +163,7 @@ class CELL(MarginObjective):
         super().__init__(beta, tokens=tokens, reduction=reduction)
 
     def link(self, margin: Tensor) -> Tensor:
-        return 0.5 * (-margin).exp() + 0.5 * F.softplus(-margin)
+        return 0.5 * exponential(-margin) + 0.5 * F.softplus(-margin)
 
 
 @register

@@ -11,7 +11,7 @@ from torch import Tensor
 from nearfar.contrast.precision import at_least_float32
 from nearfar.errors import UsageError
 from nearfar.objectives.base import PointObjective
-from nearfar.objectives.preference import group_means, not_negative, one_of
+from nearfar.objectives.preference import exponential, group_means, not_negative, one_of
 from nearfar.objectives.registry import register
 
 ADVANTAGES = ("standardized", "centered", "leave-one-out")
@@ -121,22 +121,16 @@ class GRPO(PointObjective):
         kept = extra["mask"] > 0 if "mask" in extra else torch.ones_like(score, dtype=torch.bool)
         advantage = group_advantages(target, extra.get("group"), form=self.advantage, epsilon=self.epsilon)
         advantage = advantage.to(score.dtype)[:, None]
-        ratio = _exponential(torch.where(kept, score - extra.get("sampled", score.detach()), 0))
+        ratio = exponential(torch.where(kept, score - extra.get("sampled", score.detach()), 0))
         cost = -torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip_high) * advantage)
         if self.kl_weight:
             if "reference" not in extra:
                 raise ValueError("grpo: kl_weight needs reference [n, t]")
             apart = torch.where(kept, extra["reference"] - score, 0)
-            cost = cost + self.kl_weight * (_exponential(apart) - apart - 1)
+            cost = cost + self.kl_weight * (exponential(apart) - apart - 1)
         total = torch.where(kept, cost, 0).sum(1)
         if self.average == "sequences":
             return total / kept.sum(1).clamp_min(1)
         if self.average == "tokens":
             return total * total.numel() / kept.sum().clamp_min(1)
         return total / (self.length or score.shape[1])
-
-
-def _exponential(value: Tensor) -> Tensor:
-    """``exp``, without a gradient beyond half of the type's exponents: times 0 it stays a number."""
-    bound = math.log(torch.finfo(value.dtype).max) / 2
-    return value.clamp(-bound, bound).exp()

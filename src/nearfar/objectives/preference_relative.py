@@ -214,5 +214,6 @@ class _Diagonal(_Uniform):
         own = query["item"][:, None] == key["item"][None, :]
         others = key["item"].numel() - 1
         share = (1 - self.weight) / others if others else 0.0
-        weight = torch.where(own, self.weight if others else 1.0, share).to(query["one"].dtype)
+        weight = torch.full_like(own, share, dtype=query["one"].dtype)
+        weight = weight.masked_fill(own, self.weight if others else 1.0)
         return torch.zeros_like(own), weight

@@ -326,5 +326,5 @@ class MAPL(MarginObjective):
             if above.dim() != 1 or above.shape != below.shape:
                 raise ValueError(f"mapl: {upper} and {lower} must be [k] alike, got {above.shape} and {below.shape}")
             margins = self.margin_of(above, below)
-            loss = loss + weight * reduced(self.link(margins), self.reduction, margins)
+            loss = loss + weight * reduced(self.link(margins), self.reduction)
         return loss
