@@ -122,7 +122,7 @@ class ClusterMemory(nn.Module):
         items = self._checked(embeddings)
         if not self.started:
             return torch.full((len(items),), -1, dtype=torch.long, device=items.device)
-        return torch.cat([self._cosines(rows).argmax(1) for rows in items.split(4096)])
+        return torch.cat([self._cosines(rows).argmax(1) for rows in torch.split(items, 4096)])
 
     @torch.no_grad()
     def hard_negatives(self, embeddings: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class ClusterMemory(nn.Module):
         if not self.started:
             raise ValueError("the cluster memory has not started: it has no centroids to give")
         items = self._checked(embeddings)
-        second = torch.cat([self._cosines(rows).topk(2, dim=1).indices[:, 1] for rows in items.split(4096)])
+        second = torch.cat([self._cosines(rows).topk(2, dim=1).indices[:, 1] for rows in torch.split(items, 4096)])
         return self.centroids[second].to(embeddings.dtype)
 
     def _move(self, items: Tensor, rate: float | None = None) -> None:

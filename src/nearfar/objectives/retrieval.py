@@ -279,7 +279,7 @@ def _parts(key: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     if codebook.dim() != 3 or key.dim() != 2 or codebook.shape[0] * codebook.shape[2] != key.shape[1]:
         raise ValueError(f"mopq: a codebook [P, K, d / P] {tuple(codebook.shape)} does not fit keys {tuple(key.shape)}")
     key = at_least_float32(key)
-    return key.unflatten(1, (codebook.shape[0], codebook.shape[2])), codebook.to(key.dtype)
+    return key.reshape(-1, codebook.shape[0], codebook.shape[2]), codebook.to(key.dtype)
 
 
 def _distortion(form: str, query: Tensor, difference: Tensor, parts: int, group: dist.ProcessGroup | None) -> Tensor:
@@ -293,7 +293,7 @@ def _distortion(form: str, query: Tensor, difference: Tensor, parts: int, group:
 
 def _moments(items: Tensor, parts: int, group: dist.ProcessGroup | None) -> Tensor:
     """``mean_i x_ip x_ip^T`` of each part, ``[parts, d / parts, d / parts]``, over all processes."""
-    cut = items.unflatten(1, (parts, items.shape[1] // parts))
+    cut = items.reshape(-1, parts, items.shape[1] // parts)
     count = sum_over_processes(items.new_tensor(float(len(items))), group)
     with without_autocast(items.device):
         return sum_over_processes(torch.einsum("npd,npe->pde", cut, cut) / count, group)

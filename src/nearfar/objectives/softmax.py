@@ -91,6 +91,7 @@ class InfoNCE(SoftmaxObjective):
     name = "info-nce"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "nt-xent": {"temperature": 0.5},
+        "simcse": {},
         "nt-xent-labels": {"temperature": 0.07, "denominator": "own", "average": "pairs"},
         "mnrl": {},
         "multiple-negatives-ranking": {},
@@ -211,7 +212,8 @@ class SupCon(SoftmaxObjective):
 
     name = "supcon"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
-        "supcontrast": {"temperature": 0.07, "base_temperature": 0.07, "without_positive": "zero"}
+        "supcontrast": {"temperature": 0.07, "base_temperature": 0.07, "without_positive": "zero"},
+        "supcl-seq": {"temperature": 0.05, "base_temperature": 0.07},
     }
     formula = "-1/|P| sum_p log( exp(s_ip/T) / sum_a exp(s_ia/T) )"
     paper = "Khosla 2020, Supervised Contrastive Learning, arXiv:2004.11362"
