@@ -81,12 +81,12 @@ def remembered(
     ids = _given_ids(objective, relation)
     found, active = [], []
     with torch.no_grad():
-        for rows in steps:
+        for rows in steps or [slice(0, 0)]:  # a process without rows still says what a statistic looks like
             positive, negative = relation.tile(rows)
             has = objective.active(positive, negative)
             active.append(has)
             found.append(objective.statistic(scores_of(rows)[has], positive[has], negative[has]))
-    here = torch.cat(active) if active else ids.new_zeros(0, dtype=torch.bool)
+    here = torch.cat(active)
     statistics, ids = torch.cat(found), ids[here]
     own = slice(0, ids.numel())
     if group is not None:
