@@ -103,10 +103,14 @@ class Triplet(ComposedObjective):
     def of_rows_alone(self) -> bool:
         return not (self.swap or self.direction)
 
+    @property
+    def of_rows_alone(self) -> bool:
+        return not (self.swap or self.direction)
+
     def evaluation(self, query: Tensor | None, key: Tensor | None, **call: Any) -> tuple[Tensor, Report]:
-        if self.swap or self.direction:
-            return super().evaluation(query, key, **call)
-        return evaluate_rows(self, query, key, **call)
+        if self.of_rows_alone:
+            return evaluate_rows(self, query, key, **call)
+        return super().evaluation(query, key, **call)
 
     def one_side(self, side: Side, way: Way) -> tuple[Tensor, Report]:
         rows, columns = side.near

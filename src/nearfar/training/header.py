@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nearfar.contrast.engine import DENSE_LIMIT
 from nearfar.negatives import LabelBatches, NoDuplicateBatches
+from nearfar.objectives import ProxyObjective
 from nearfar.training import processes
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def _candidates(run: Prepared) -> str:
     if objective.kind == "view":
         return f"none: statistics of {rows:,} items in two views"
     elsewhere = f", {rows - rows // processes.world_size():,} of them gathered" if processes.world_size() > 1 else ""
+    if isinstance(objective, ProxyObjective):
+        return f"the vectors of {objective.classes:,} classes, {objective.per_class} each, learned with the encoder"
     if shape == "labelled texts":
         return f"the {rows - 1:,} other rows of the batch, near when of one label{elsewhere}"
     if shape == "texts":

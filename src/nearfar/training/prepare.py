@@ -15,7 +15,7 @@ import torch
 
 from nearfar.errors import DataError, UsageError
 from nearfar.negatives import Batches, LabelBatches, NoDuplicateBatches
-from nearfar.objectives import Objective
+from nearfar.objectives import Objective, ProxyObjective
 from nearfar.training import chunking, processes
 from nearfar.training.chunking import Chunking
 from nearfar.training.loading import TextBatches
@@ -133,7 +133,7 @@ def prepare(
     :class:`~nearfar.errors.ModelError`.
     """
     from nearfar import data, encoders
-    from nearfar.encoders.sentence_modules import is_static
+    from nearfar.encoders.sentence_modules import dimension_of, is_static
 
     seed_everything(settings.seed)
     objective = settings.make_objective()
@@ -142,6 +142,8 @@ def prepare(
         encoder = _encoder(settings, examples)
     encoder.to(_device(settings))
     check_fit(objective, examples.shape, hard_negatives=len(examples.negatives), encoder=encoder)
+    if isinstance(objective, ProxyObjective):
+        make_proxies(objective, examples, dimension_of(encoder), settings.seed)
     static = is_static(encoder)
     batch_size = settings.batch_size or (1024 if static else 64)
     check = data.check(
@@ -172,6 +174,24 @@ def prepare(
         resolved=chosen,
         data=_describe_data(settings, examples, evaluation),
     )
+
+
+def make_proxies(objective: ProxyObjective, examples: Examples, dimension: int, seed: int) -> None:
+    """Give an objective that holds vectors of classes as many as the data has labels, as long as the embeddings.
+
+    Raises UsageError where the objective was made for fewer classes or for another dimension.
+    """
+    classes = len(examples.labels()[1])
+    if objective.classes is None:
+        with torch.random.fork_rng():  # the same vectors whatever was drawn before them, as in a run that is resumed
+            torch.manual_seed(seed)
+            objective.make_proxies(classes, dimension)
+    elif objective.classes < classes or objective.dimension != dimension:
+        raise UsageError(
+            f"{objective.name} was made for {objective.classes} classes and {objective.dimension} dimensions; the data "
+            f"has {classes} labels and the encoder {dimension} dimensions",
+            hint="leave classes and dimension out: they follow from data and encoder",
+        )
 
 
 def make_batches(settings: TrainingSettings, examples: Examples, objective: Objective, batch_size: int) -> Batches:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from nearfar.errors import UsageError
-from nearfar.objectives import Objective, find
+from nearfar.objectives import Objective, ProxyObjective, find
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,6 +50,11 @@ def check_fit(
         raise UsageError(
             f"{name} needs {' and '.join(objective.needs)} beside the embeddings, which {shape} do not give",
             hint=f"call it in a training loop of your own (nearfar objectives {name}), or {_fitting(shape)}",
+        )
+    if isinstance(objective, ProxyObjective) and shape != "labelled texts":
+        raise UsageError(
+            f"{name} learns vectors of classes and cannot be trained on {shape}, which have none",
+            hint="give labelled texts: columns text, label",
         )
     if objective.kind == "view" and hard_negatives:
         raise UsageError(
