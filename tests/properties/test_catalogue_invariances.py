@@ -13,7 +13,7 @@ from support.outcomes import assert_same, outcome
 
 EXAMPLES = all_examples()
 TILES = [1, 3, 5, None]
-WITHOUT_EXAMPLE: set[str] = {"pairwise-logistic", "triplet"}
+WITHOUT_EXAMPLE: set[str] = {"triplet"}
 """Row objectives that have no example yet."""
 
 

@@ -43,12 +43,12 @@ def listed(scores: Tensor, positive: Tensor, negative: Tensor) -> Listed:
 
 
 def columns_with(weight: Tensor) -> Tensor | None:
-    """The columns ``[t, k]`` that have a weight, before others; None where that saves little."""
+    """The columns ``[t, k]`` that have a weight, and some that have none; None where that saves little."""
     chosen = weight > 0
     count = int(chosen.sum(1).max())
     if 2 * count > weight.shape[1]:
         return None
-    return chosen.to(torch.uint8).topk(count, dim=1).indices
+    return chosen.to(torch.uint8).topk(count, dim=1).indices.sort(1).values  # in the order they had
 
 
 class OrderedPairs(NamedTuple):

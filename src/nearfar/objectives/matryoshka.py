@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nearfar.contrast.engine import Memory, Report, evaluate_with_report
+from nearfar.contrast.precision import at_least_float32
 from nearfar.contrast.relation import Relation
 from nearfar.contrast.score import normalize
 from nearfar.errors import UsageError
@@ -104,6 +105,9 @@ class Matryoshka(RowObjective):
         if own and not set(arguments) - {"query", "key", "relation", "scores", "memory", "group"}:
             return super().forward(*embeddings, **arguments)
 
+        embeddings = tuple(_in_float32(value) for value in embeddings)
+        arguments = {k: _in_float32(v) if k in ("query", "key") else v for k, v in arguments.items()}
+
         def of_prefix(objective: Objective, size: int) -> Tensor:
             given = [self._cut(value, size) for value in embeddings]
             named = {k: self._cut(v, size) if k in ("query", "key") else v for k, v in arguments.items()}
@@ -116,7 +120,7 @@ class Matryoshka(RowObjective):
 
     def of_embeddings(self, *embeddings: Tensor) -> Tensor:
         """The loss of an objective on scores of pairs: two embeddings ``[n, d]`` and the targets, as it is called."""
-        *given, target = embeddings
+        *given, target = (_in_float32(value) for value in embeddings)
 
         def of_prefix(objective: Any, size: int) -> Tensor:
             loss: Tensor = objective.of_embeddings(*(self._cut(value, size) for value in given), target)
@@ -138,6 +142,7 @@ class Matryoshka(RowObjective):
         """How the engine evaluates it: each prefix in turn."""
         if scores is not None:
             raise ValueError("matryoshka needs embeddings: scores have no prefixes")
+        query, key = _in_float32(query), _in_float32(key)
         reports: list[Report] = []
 
         def of_prefix(objective: Any, size: int) -> Tensor:
@@ -178,6 +183,11 @@ class Matryoshka(RowObjective):
 
     def extra_repr(self) -> str:
         return f"dimensions={self.dimensions}, weights={self.weights_of_prefixes}, normalize={self.normalize}"
+
+
+def _in_float32(value: Any) -> Any:
+    """Embeddings of half precision in float32, before they are cut: the gradients of prefixes are summed in it."""
+    return at_least_float32(value) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 @contextmanager
