@@ -155,9 +155,9 @@ def hardest(count: int, skip: int) -> Cost:
 
 CASES: dict[str, Case] = {
     "label smoothing": softmax_case(InfoNCE, by_rows(smoothed(0.2), needs="near"), label_smoothing=0.2),
-    "own denominator": softmax_case(InfoNCE, by_rows(own, needs="near"), denominator="own"),
+    "own denominator": softmax_case(InfoNCE, by_rows(own, needs="near"), own_denominator=True),
     "own denominator over pairs": softmax_case(
-        InfoNCE, by_rows(own, needs="near", weight=sum), denominator="own", average="pairs"
+        InfoNCE, by_rows(own, needs="near", weight=sum), own_denominator=True, average="pairs"
     ),
     "debiased": softmax_case(Debiased, debiased(0.1, 0.0, -1.0), tau_plus=0.1),
     "debiased clamped": softmax_case(Debiased, debiased(0.6, 0.0, -0.2), tau_plus=0.6, lowest=-0.2),

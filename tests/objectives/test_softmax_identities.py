@@ -60,7 +60,7 @@ def test_what_is_nt_xent_on_two_views(case: tuple[int, int, int, str]) -> None:
     for objective in (
         Debiased(0.0), HardNegative(0.0, 0.0), PolyView(temperature=0.5), PolyView("arithmetic", temperature=0.5),
         PolyView("sufficient", temperature=0.5), get("nt-xent-labels", temperature=0.5), SupCon(temperature=0.5),
-        SupCon("in", temperature=0.5), InfoNCE(temperature=0.5, denominator="own"),
+        SupCon("in", temperature=0.5), InfoNCE(temperature=0.5, own_denominator=True),
     ):  # fmt: skip
         _same(evaluate(objective, z, relation=Views(2), memory=memory), expected, z)
 
@@ -213,7 +213,7 @@ def test_information_bounds_on_a_gaussian_world() -> None:
 
 OBJECTIVES: dict[str, Callable[..., RowObjective]] = {
     "smoothed": lambda **more: InfoNCE(label_smoothing=0.1, **more),
-    "own": lambda **more: InfoNCE(denominator="own", average="pairs", **more),
+    "own": lambda **more: InfoNCE(own_denominator=True, average="pairs", **more),
     "directions": lambda **more: InfoNCE(directions=DIRECTIONS, **more),
     "supcontrast": lambda **more: get("supcontrast", **more),
     "debiased": Debiased,
@@ -285,9 +285,8 @@ def test_a_lonely_anchor_of_the_official_supcon_costs_nothing(memory: str) -> No
     ("make", "says"),
     [
         (lambda: InfoNCE(label_smoothing=1.0), r"\[0, 1\)"),
-        (lambda: InfoNCE(denominator="some"), "'all' or 'own'"),
         (lambda: InfoNCE(average="items"), "'rows' or 'pairs'"),
-        (lambda: InfoNCE(denominator="own", label_smoothing=0.1), "denominator='all'"),
+        (lambda: InfoNCE(own_denominator=True, label_smoothing=0.1), "own_denominator"),
         (lambda: SupCon(base_temperature=0.0), "base_temperature"),
         (lambda: SupCon(without_positive="nan"), "'dropped' or 'zero'"),
         (lambda: Debiased(1.0), "tau_plus"),

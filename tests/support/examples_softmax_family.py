@@ -26,7 +26,7 @@ from support.examples import Example
 
 EXAMPLES = {
     "info-nce smoothed": Example(lambda: InfoNCE(temperature="learned:0.3", label_smoothing=0.2)),
-    "info-nce own": Example(lambda: InfoNCE(temperature="learned:0.3", denominator="own", average="pairs")),
+    "info-nce own": Example(lambda: InfoNCE(temperature="learned:0.3", own_denominator=True, average="pairs")),
     "info-nce soft": Example(lambda: InfoNCE(temperature=0.3), "graded"),
     "info-nce directions": Example(lambda: InfoNCE(temperature="learned:0.3", directions=DIRECTIONS)),
     "supcon official": Example(

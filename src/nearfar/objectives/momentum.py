@@ -121,7 +121,9 @@ class MoCoDualHard(RowObjective):
     """
 
     name = "moco-dual-hard"
-    formula = "InfoNCE against the hardest entries of a queue, for the query and for the key"
+    formula = (
+        "-log( exp(q_i.k_i/T) / (exp(q_i.k_i/T) + sum_{hardest of the queue} exp(q_i.k/T)) ), and k_i as the anchor"
+    )
     paper = "Hoang 2025, Momentum Contrastive Learning with Enhanced Negative Sampling, arXiv:2501.16360"
     default_temperature = 0.07
     needs_negative = False

@@ -179,7 +179,9 @@ class PolyView(RowObjective):
         "poly-view-arithmetic": {"method": "arithmetic"},
         "poly-view-sufficient": {"method": "sufficient"},
     }
-    formula = "-mean_b log l_iab, -log mean_b l_iab, or -log l of a view and the mean of the others"
+    formula = (
+        "-mean_b log l_iab or -log mean_b l_iab, l_iab = exp(s_iab/T) / (exp(s_iab/T) + sum_{j!=i,g} exp(s_iajg/T))"
+    )
     paper = "Shidani 2024, Poly-View Contrastive Learning, arXiv:2403.05490"
     default_temperature = 0.1
     needs_negative = False

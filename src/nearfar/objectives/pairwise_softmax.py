@@ -36,7 +36,8 @@ class NPairs(InfoNCE):
     Arguments:
         length_penalty: >= 0, default 0: this times the mean squared length of anchors and of positives, averaged, is
             added to the loss (TensorFlow's npairs_loss: 0.001).
-        temperature: default 1; ``score`` "dot"; and those of :class:`~nearfar.objectives.InfoNCE`.
+        temperature: default 1; ``score`` "dot"; and those of :class:`~nearfar.objectives.InfoNCE` up to
+            ``reduction``.
     """
 
     name = "n-pairs"
@@ -46,8 +47,16 @@ class NPairs(InfoNCE):
     default_score = "dot"
     default_temperature = 1.0
 
-    def __init__(self, length_penalty: float = 0.0, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(
+        self,
+        length_penalty: float = 0.0,
+        *,
+        temperature: float | str | Temperature | None = None,
+        score: str | Score | None = None,
+        two_sided: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(temperature=temperature, score=score, two_sided=two_sided, reduction=reduction)
         if not 0 <= length_penalty < float("inf"):
             raise UsageError(f"n-pairs: length_penalty must be a finite number >= 0, got {length_penalty}")
         self.length_penalty = length_penalty
@@ -64,11 +73,12 @@ class NPairs(InfoNCE):
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Report]:
         """How the engine evaluates it: the penalty is added to the loss."""
+        query, key = (None if side is None else at_least_float32(side) for side in (query, key))
         loss, report = super().evaluation(
             query, key, relation=relation, scores=scores, memory=memory, tile_rows=tile_rows, group=group
         )
         if self.length_penalty and query is not None:
-            sides = [at_least_float32(side).square().sum(1) for side in (query, key) if side is not None]
+            sides = [side.square().sum(1) for side in (query, key) if side is not None]
             lengths = torch.stack([mean_over_processes(side, group) for side in sides])
             loss = loss + self.length_penalty * lengths.mean()
         return loss, report
@@ -183,7 +193,8 @@ class CPC(InfoNCE):
         candidates: "all" (default): latents of all sequences and moments; "sequences": of other sequences at the same
             moment; "moments": of other moments of the same sequence, which keeps the model from keying on what all of a
             sequence has in common.
-        temperature: default 1; ``score`` "dot"; and those of :class:`~nearfar.objectives.InfoNCE`.
+        temperature: default 1; ``score`` "dot"; and those of :class:`~nearfar.objectives.InfoNCE` up to
+            ``reduction``.
     """
 
     name = "cpc"
@@ -199,9 +210,12 @@ class CPC(InfoNCE):
         dimension: int | None = None,
         *,
         candidates: str = "all",
-        **arguments: Any,
+        temperature: float | str | Temperature | None = None,
+        score: str | Score | None = None,
+        two_sided: bool = False,
+        reduction: str = "mean",
     ) -> None:
-        super().__init__(**arguments)
+        super().__init__(temperature=temperature, score=score, two_sided=two_sided, reduction=reduction)
         if steps < 1:
             raise UsageError(f"cpc: steps must be at least 1, got {steps}")
         if (context_dimension is None) != (dimension is None):

@@ -75,8 +75,8 @@ class InfoNCE(SoftmaxObjective):
         reduction: "mean" (default), "sum" or "none" (one cost a row).
         label_smoothing: in [0, 1), default 0; the share of the target that is spread evenly over all candidates, as in
             torch's cross_entropy.
-        denominator: "all" (default) candidates; or "own": each positive competes with the negatives alone, as in
-            pytorch-metric-learning's NTXentLoss. Only matters where a row has several positives.
+        own_denominator: whether each positive competes with the negatives alone, as in pytorch-metric-learning's
+            NTXentLoss, and not with the other positives too; default False. Matters where a row has several positives.
         average: over "rows" (default) or over "pairs": a row counts as often as it has positives (the reduction of
             pytorch-metric-learning's NTXentLoss).
         directions: None, or some of "query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc": all candidates of a
@@ -92,7 +92,7 @@ class InfoNCE(SoftmaxObjective):
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "nt-xent": {"temperature": 0.5},
         "simcse": {},
-        "nt-xent-labels": {"temperature": 0.07, "denominator": "own", "average": "pairs"},
+        "nt-xent-labels": {"temperature": 0.07, "own_denominator": True, "average": "pairs"},
         "mnrl": {},
         "multiple-negatives-ranking": {},
         "clip": {"two_sided": True, "temperature": "learned:0.07"},
@@ -112,32 +112,30 @@ class InfoNCE(SoftmaxObjective):
         two_sided: bool = False,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
-        denominator: str = "all",
+        own_denominator: bool = False,
         average: str = "rows",
         directions: Sequence[str] | None = None,
     ) -> None:
         super().__init__(temperature=temperature, score=score, two_sided=two_sided, reduction=reduction)
         if not 0 <= label_smoothing < 1:
             raise UsageError(f"{self.name}: label_smoothing must lie in [0, 1), got {label_smoothing}")
-        if denominator not in ("all", "own"):
-            raise UsageError(f"{self.name}: denominator must be 'all' or 'own', got {denominator!r}")
         if average not in ("rows", "pairs"):
             raise UsageError(f"{self.name}: average must be 'rows' or 'pairs', got {average!r}")
-        if label_smoothing and denominator == "own":
-            raise UsageError(f"{self.name}: label_smoothing spreads over all candidates: it needs denominator='all'")
+        if label_smoothing and own_denominator:
+            raise UsageError(f"{self.name}: label_smoothing spreads over all candidates, own_denominator has none")
         self.label_smoothing = label_smoothing
-        self.over_own = denominator == "own"
+        self.own_denominator = own_denominator
         self.average = average
         self.directions = None if directions is None else checked(directions)
         if self.directions is not None:
-            if two_sided or label_smoothing or self.over_own or average == "pairs":
+            if two_sided or label_smoothing or self.own_denominator or average == "pairs":
                 raise UsageError(f"{self.name}: directions in one softmax go with no other option of the softmax")
             self.joins_rows = True
-        elif label_smoothing or self.over_own or average == "pairs":
+        elif label_smoothing or self.own_denominator or average == "pairs":
             self.softmax_form = None
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
-        if self.over_own:
+        if self.own_denominator:
             return weighted_mean(own_log_sums(scores, negative) - scores, positive)
         costs = super().rows(scores, positive, negative)
         if self.label_smoothing:
@@ -241,18 +239,18 @@ class SupCon(SoftmaxObjective):
             raise UsageError(f"supcon: without_positive must be 'dropped' or 'zero', got {without_positive!r}")
         self.form = form
         self.base_temperature = base_temperature
-        self.counts_lonely = without_positive == "zero"
-        if form == "in" or base_temperature is not None or self.counts_lonely:
+        self.without_positive = without_positive
+        if form == "in" or base_temperature is not None or without_positive == "zero":
             self.softmax_form = None  # what the closed form says is "out" alone
 
     def active(self, positive: Tensor, negative: Tensor) -> Tensor:
         has = super().active(positive, negative)
-        return has | (negative > 0).any(1) if self.counts_lonely else has
+        return has | (negative > 0).any(1) if self.without_positive == "zero" else has
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         candidates = self.denominator(positive, negative)
         lonely = ~(positive > 0).any(1)
-        if self.counts_lonely:  # measured by all candidates, so that nothing is divided by 0
+        if self.without_positive == "zero":  # measured by all candidates, so that nothing is divided by 0
             positive = torch.where(lonely[:, None], candidates, positive)
         if self.form == "out":
             costs = log_sum_exp(scores, candidates) - weighted_mean(scores, positive)
