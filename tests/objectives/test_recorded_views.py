@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from nearfar.contrast import Temperature
 from nearfar.objectives import (
     CARE,
     DCCA,
@@ -19,12 +20,14 @@ from nearfar.objectives import (
     AlignUniform,
     CorInfoMax,
     Equivariance,
+    KoLeo,
     MiCSE,
     NegativeCosine,
     SepCLR,
     SwaV,
     Uniformity,
     VICReg,
+    get,
 )
 from support.recorded import check, drawn, two_views
 
@@ -54,6 +57,36 @@ def test_dino() -> None:
     views = drawn(0, *[(5, 7)] * 6)
     loss = DINO()(*views[2:], targets=views[:2])
     check(loss, 17.6015622588871, [views[2], views[5]], [0.870043991242711, 1.7237376866017016])
+
+
+def test_dino_with_a_centre() -> None:
+    """lightly 1.6.0, DINOLoss, second call, teacher temperature 0.07 (in float32)."""
+    objective, views, later = DINO(0.1, 0.04), drawn(9, *[(5, 7)] * 6), drawn(10, *[(5, 7)] * 6)
+    objective(*views[2:], targets=views[:2])
+    objective.teacher_temperature = Temperature(float(torch.tensor(0.07)))
+    loss = objective(*later[2:], targets=later[:2])
+    check(loss, 12.8281503232265, [later[2], later[5]], [0.794743700199201, 1.5367107210696402])
+
+
+def test_swav_with_queues() -> None:
+    """lightly 1.6.0, SwaVLoss on ready-made scores: two high-resolution crops, one low, two queues."""
+    scores, queues = drawn(11, *[(6, 5)] * 3), drawn(12, (8, 5), (8, 5))
+    loss = SwaV().of_scores(scores, queues)
+    check(loss, 12.029866079692312, scores, [1.3241025980785188, 1.2925648891343082, 2.066497521856151])
+
+
+def test_koleo() -> None:
+    """lightly 1.6.0, KoLeoLoss; it adds its eps of 1e-8 to each coordinate, not to the distance."""
+    (z,) = drawn(7, (9, 4))
+    loss = KoLeo()(z)
+    assert loss.item() == pytest.approx(0.7124211774850581, abs=1e-8)
+    assert torch.autograd.grad(loss, z)[0].norm().item() == pytest.approx(0.970153189851852, rel=1e-8)
+
+
+def test_hypersphere() -> None:
+    """lightly 1.6.0, HypersphereLoss: alignment and uniformity, t 1."""
+    a, b = drawn(8, (7, 4), (7, 4))
+    check(get("hypersphere")(a, b), 0.25960039825999326, [a, b], [1.017445856770705, 0.32017874863735096])
 
 
 def test_swav() -> None:

@@ -148,13 +148,15 @@ class MECO(PointObjective):
     paper = "Jiang 2023, Learning Unnormalized Statistical Models via Compositional Optimization, arXiv:2306.07485"
     extras = ("log_noise",)
     log_average: Tensor
+    batches: Tensor
 
     def __init__(self, rate: float = 0.1, *, reduction: str = "none") -> None:
         super().__init__(reduction=reduction)
         if not 0 < rate <= 1:
             raise UsageError(f"meco: rate must lie in (0, 1], got {rate}")
         self.rate = rate
-        self.register_buffer("log_average", torch.tensor(-torch.inf))
+        self.register_buffer("log_average", torch.zeros(()))
+        self.register_buffer("batches", torch.zeros(()))
 
     def points(self, score: Tensor, target: Tensor, **extra: Tensor) -> Tensor:
         data, noise = target == 1, target == 0
@@ -162,14 +164,13 @@ class MECO(PointObjective):
             raise ValueError("meco: targets must be 1 for data and 0 for noise")
         n, of_data, of_noise = score.numel(), int(data.sum()), int(noise.sum())
         costs = torch.where(data, -score * (n / max(of_data, 1)), 0)
-        log_average = self.log_average.to(score)
         if of_noise:
             log_ratios = (score - extra["log_noise"].to(score) if "log_noise" in extra else score)[noise]
             log_mean = torch.logsumexp(log_ratios, 0) - math.log(of_noise)
-            log_average = moving_log_average(log_average, log_mean.detach(), self.rate)
+            log_average = moving_log_average(self.log_average, self.batches, log_mean.detach(), self.rate)
             if self.training:
-                self.log_average = log_average.to(self.log_average)
+                self.log_average, self.batches = log_average.to(self.log_average), self.batches + 1
             pushes = (log_ratios - log_average).exp()
             costs = costs.masked_scatter(noise, pushes * (n / of_noise))
             return costs + log_average - pushes.detach().mean()
-        return costs + torch.where(torch.isneginf(log_average), 0, log_average)
+        return costs + self.log_average.to(score)

@@ -37,12 +37,12 @@ def bounded_exp(values: Tensor) -> Tensor:
     return torch.where(values > limit, beyond, values.clamp(max=limit).exp())
 
 
-def moving_log_average(previous: Tensor, present: Tensor, rate: float) -> Tensor:
-    """``log( (1 - rate) exp(previous) + rate exp(present) )``; ``present`` where there is nothing before (-inf)."""
+def moving_log_average(previous: Tensor, batches: Tensor, present: Tensor, rate: float) -> Tensor:
+    """``log( (1 - rate) exp(previous) + rate exp(present) )``; ``present`` where there were no ``batches`` before."""
     if rate == 1:
         return present
-    blended = torch.logaddexp(previous + math.log1p(-rate), present + math.log(rate))
-    return torch.where(torch.isneginf(previous), present, blended)
+    blended = torch.logaddexp(previous.to(present) + math.log1p(-rate), present + math.log(rate))
+    return torch.where(batches == 0, present, blended)
 
 
 def _share(name: str, argument: str, value: float) -> float:
@@ -77,6 +77,7 @@ class MINE(RowObjective):
     joins_rows = True
     costs_a_row = 2
     log_average: Tensor
+    batches: Tensor
 
     def __init__(
         self,
@@ -88,7 +89,8 @@ class MINE(RowObjective):
     ) -> None:
         super().__init__(score=score, two_sided=two_sided, reduction=reduction)
         self.rate = _share(self.name, "rate", rate)
-        self.register_buffer("log_average", torch.tensor(-torch.inf))
+        self.register_buffer("log_average", torch.zeros(()))
+        self.register_buffer("batches", torch.zeros(()))
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         return torch.stack([log_mean_exp(scores, negative), weighted_mean(scores, positive)], 1)
@@ -97,8 +99,8 @@ class MINE(RowObjective):
         log_means, pulls = costs.unbind(1)
         log_mean = torch.logsumexp(log_means, 0) - math.log(len(costs))
         if self.rate < 1 and self.training:
-            log_average = moving_log_average(self.log_average.to(log_mean), log_mean.detach(), self.rate)
-            self.log_average = log_average.to(self.log_average)
+            log_average = moving_log_average(self.log_average, self.batches, log_mean.detach(), self.rate)
+            self.log_average, self.batches = log_average.to(self.log_average), self.batches + 1
             ratio = (log_mean - log_average).exp()
             log_mean = log_mean.detach() + ratio - ratio.detach()
         return (log_mean - pulls.mean())[None]
