@@ -20,7 +20,7 @@ lint: $(VENV)/.develop
 types: $(VENV)/.develop
 	$(BIN)/mypy
 
-bench: $(VENV)/.develop
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH)
 
 docs: $(VENV)/.develop
@@ -38,6 +38,10 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	$(PIP) $(CONSTRAINED) --editable '.[text,search,report]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.develop
+	$(PIP) $(CONSTRAINED) --group bench
 	touch $@
 
 $(VENV)/.develop: $(VENV)/.torch pyproject.toml

@@ -1,15 +1,17 @@
-"""``python -m benchmarks [engine] [peers] [training]``: all of them without an argument."""
+"""``python -m benchmarks [engine] [peers] [training] [scaling]``: all of them without an argument."""
 
 from __future__ import annotations
 
 import sys
 
+BENCHMARKS = ["engine", "peers", "training", "scaling"]
+
 
 def main() -> None:
-    chosen = sys.argv[1:] or ["engine", "peers", "training"]
-    unknown = set(chosen) - {"engine", "peers", "training"}
+    chosen = sys.argv[1:] or BENCHMARKS
+    unknown = set(chosen) - set(BENCHMARKS)
     if unknown:
-        sys.exit(f"no such benchmark: {', '.join(sorted(unknown))}; choose among engine, peers, training")
+        sys.exit(f"no such benchmark: {', '.join(sorted(unknown))}; choose among {', '.join(BENCHMARKS)}")
     for name in chosen:
         module = __import__(f"benchmarks.{name}", fromlist=["run"])
         module.run()

@@ -23,9 +23,10 @@ class Cost:
     peak: int
 
 
-def measure(call: Callable[[], object], *, repeat: int = 3) -> Cost:
+def measure(call: Callable[[], object], *, repeat: int = 3, warm_up: bool = True) -> Cost:
     """Run ``call`` once to warm up and ``repeat`` times measured."""
-    call()
+    if warm_up:
+        call()
     times, peaks = [], []
     for _ in range(repeat):
         gc.collect()
