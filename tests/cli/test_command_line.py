@@ -260,7 +260,7 @@ def test_objectives_are_narrowed_down(nearfar: Called) -> None:
     assert [entry["name"] for entry in json.loads(out)] == ["swav"]
     code, _, err = nearfar("objectives", "--kind", "column")
     assert code == 2
-    assert "choose one of point, preference, row, view" in err
+    assert "choose one of combination, point, preference, row, view" in err
     code, _, err = nearfar("objectives", "--search", "no such word anywhere")
     assert code == 2
     assert "no objective fits" in err

@@ -15,6 +15,7 @@ CALLS = {
     "row": "rows of scores, some columns near and some far; (query, key, relation=...) or (scores=...)",
     "view": "batch statistics of views; (z1, z2, ...)",
     "point": "single scores; (score, target)",
+    "combination": "several losses at once; ([loss1, loss2, ...], shared parameters)",
     "preference": "log-probabilities or rewards of responses; (chosen, rejected, ...)",
 }
 
@@ -22,7 +23,7 @@ CALLS = {
 @app.command("objectives")
 def show(
     name: Annotated[str | None, typer.Argument(help="An objective, to read its page.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only these: row, view, point or preference.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only these: row, view, point, preference or combination.")] = None,
     search: Annotated[str | None, typer.Option(help="Only those whose page holds this word.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON: a list of {name, kind, aliases, paper}.")
