@@ -170,9 +170,11 @@ def lambda_rank(weighting: str, gain: str, k: int | None, logarithm: str, averag
 
 
 def smooth_ranks(lists: Columns) -> list[Tensor]:
-    return [
-        1 + sum(w / (1 + (s - r).exp()) for k, (r, _, w) in enumerate(lists) if k != j) for j, (s, _, _) in enumerate(lists)
-    ]  # fmt: skip
+    def rank(j: int) -> Tensor:
+        others = [(score, weight) for k, (score, _, weight) in enumerate(lists) if k != j]
+        return 1 + sum(weight / (1 + (lists[j][0] - score).exp()) for score, weight in others)
+
+    return [rank(j) for j in range(len(lists))]
 
 
 def approx_ndcg(gain: str) -> Formula:
