@@ -48,9 +48,12 @@ def test_half_precision_is_contrasted_in_float32(name: str, dtype: torch.dtype, 
     exact = dataclasses.replace(part, query=part.query.float(), key=None if part.key is None else part.key.float())
     expected = _outcome(_made(name), exact, memory)
     assert found[0].dtype == torch.float32
-    for one, other in zip(found, expected, strict=True):
+    assert found[0] == expected[0]
+    step = torch.finfo(dtype).eps  # an input used twice sums its gradients in its own precision
+    for one, other in zip(found[1:], expected[1:], strict=True):
         assert torch.isfinite(one).all()
-        torch.testing.assert_close(one, other.to(one.dtype), rtol=0, atol=0)
+        scale = float(other.abs().max()) if other.numel() else 0.0
+        torch.testing.assert_close(one, other.to(one.dtype), rtol=step, atol=step * scale)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
@@ -59,7 +62,7 @@ def test_float32_is_float64_rounded(name: str, memory: str) -> None:
     found = _outcome(_made(name), _part(name, torch.float32), memory)
     expected = _outcome(_made(name).double(), _part(name, torch.float64), memory)
     for one, other in zip(found, expected, strict=True):
-        assert (one.double() - other).norm() <= 1e-4 * (1e-2 + other.norm())
+        assert (one.double() - other).norm() <= 1e-4 * (1e-2 + other.double().norm())
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
