@@ -37,6 +37,7 @@ class MoCo(InfoNCE):
     """
 
     name = "moco"
+    needs = ("queue",)
     aliases: ClassVar[dict[str, dict[str, Any]]] = {"moco-v2": {"temperature": 0.2}}
     formula = "-log( exp(q_i.k_i/T) / (exp(q_i.k_i/T) + sum_queue exp(q_i.k/T)) )"
     paper = "He 2020, Momentum Contrast for Unsupervised Visual Representation Learning, arXiv:1911.05722"
@@ -121,6 +122,7 @@ class MoCoDualHard(RowObjective):
     """
 
     name = "moco-dual-hard"
+    needs = ("queue", "other_query", "other_key")
     formula = (
         "-log( exp(q_i.k_i/T) / (exp(q_i.k_i/T) + sum_{hardest of the queue} exp(q_i.k/T)) ), and k_i as the anchor"
     )
@@ -218,6 +220,7 @@ class NNCLR(InfoNCE):
     """
 
     name = "nnclr"
+    needs = ("support",)
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
     formula = "-log( exp(NN(z_i).p_i/T) / sum_j exp(NN(z_i).p_j/T) )"
     paper = "Dwibedi 2021, With a Little Help from My Friends, arXiv:2104.14548"
