@@ -128,10 +128,7 @@ class RPO(PreferenceObjective):
         # the dot product of (d_w, 1) and (1, -d_l) is their difference
         query = torch.stack([pairs.chosen, torch.ones_like(pairs.chosen)], 1)
         key = torch.stack([torch.ones_like(pairs.rejected), -pairs.rejected], 1)
-        loss = evaluate(contrasts, query, key, relation=relation, memory=self.memory, group=group)
-        if self.reduction == "sum" and contrasts.inside:
-            loss = loss * pairs.rejected.numel()
-        return loss
+        return evaluate(contrasts, query, key, relation=relation, memory=self.memory, group=group)
 
     def _relation(self, pairs: Preferences, chosen_prompt: Tensor | None, rejected_prompt: Tensor | None) -> Relation:
         count = (pairs.chosen.numel(), pairs.rejected.numel())
@@ -166,7 +163,8 @@ class _Contrasts(RowObjective):
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         if self.inside:
-            return F.softplus(-self.beta * negative * scores).mean(1)
+            costs = F.softplus(-self.beta * negative * scores)
+            return costs.sum(1) if self.reduction == "sum" else costs.mean(1)
         return (negative * F.softplus(-self.beta * scores)).sum(1)
 
 

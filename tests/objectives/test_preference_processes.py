@@ -1,0 +1,89 @@
+"""Preferences over two processes with uneven parts are those of the global batch. Run as a script by each process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from nearfar.objectives import get
+from nearfar.objectives.preference_anchored import kto_reference_point
+from support.preferences import Pairs, pairs
+
+CASES: dict[str, dict[str, Any]] = {
+    "rpo": {},
+    "rpo tiled": {"memory": "tiled"},
+    "rpo-uniform": {"reduction": "sum"},
+    "rpo-diagonal": {},
+}
+
+
+def _evaluate(case: str, batch: Pairs, prompts: torch.Tensor, rows: slice, more: dict[str, Any]) -> dict[str, Any]:
+    objective = get(case.split()[0], **CASES[case])
+    policy = [value[rows].detach().clone().requires_grad_() for value in batch.policy]
+    references = {name: value[rows] for name, value in batch.references.items()}
+    if objective.weighting == "embedding":
+        more = {**more, "chosen_prompt": prompts[rows]}
+    loss = objective(*policy, **references, **more)
+    loss.backward()
+    return {"loss": loss.detach(), "gradients": torch.stack([value.grad for value in policy])}
+
+
+def _work(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    group = dist.group.WORLD
+    batch, prompts, rows = *_data(), [slice(0, 5), slice(5, 7)][rank]
+    found = {case: _evaluate(case, batch, prompts, rows, {"group": group}) for case in CASES}
+    found["point"] = {"loss": kto_reference_point(batch.chosen[rows] + 32, group)}
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _data() -> tuple[Pairs, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return pairs(40, 7), torch.randn(7, 3, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("processes")
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    running = [
+        subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env={**os.environ, "PYTHONPATH": path})
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=300) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_relative_preferences(processes: list[dict[str, Any]], case: str) -> None:
+    expected = _evaluate(case, *_data(), slice(0, 7), {})
+    for part in processes:
+        torch.testing.assert_close(part[case]["loss"], expected["loss"], rtol=1e-11, atol=1e-12)
+    together = torch.cat([part[case]["gradients"] for part in processes], 1)
+    torch.testing.assert_close(together, expected["gradients"], rtol=1e-9, atol=1e-13)
+    assert expected["gradients"].norm() > 1e-6
+
+
+def test_the_reference_point_of_kto_is_averaged_before_it_is_clamped(processes: list[dict[str, Any]]) -> None:
+    batch, _ = _data()
+    expected = kto_reference_point(batch.chosen + 32)
+    assert expected > 0
+    for part in processes:
+        torch.testing.assert_close(part["point"]["loss"], expected)
+
+
+if __name__ == "__main__":
+    _work(int(sys.argv[1]), Path(sys.argv[2]))
