@@ -414,3 +414,25 @@ def test_errors() -> None:
     ):  # fmt: skip
         with pytest.raises(UsageError, match=name):
             get(name, **arguments)
+
+
+REWARDED = ["copg", "dno", "reward-modeling", "moss-reward", "mapl-dpo"]
+POINTS = ["dro-v", "dro-p", "copg-group", "kto-zero", "rwr"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", [*REWARDED, *POINTS])
+def test_never_not_a_number_with_rewards(name: str, dtype: torch.dtype) -> None:
+    grid = torch.tensor(EXTREMES, dtype=dtype)
+    for count in (5, 1, 0):
+        one, other = grid[:count].clone().requires_grad_(), grid.flip(0)[:count].clone().requires_grad_()
+        if name in REWARDED:
+            rewards = {"copg": ("chosen_reward", "rejected_reward"), "dno": ("chosen_reward", "rejected_reward")}
+            loss = get(name)(one, other, **dict.fromkeys(rewards.get(name, ()), torch.ones_like(one)))
+        else:
+            target = torch.zeros_like(one) if name == "kto-zero" else 100 * torch.ones_like(one)
+            more = {"value": other} if name == "dro-v" else {}
+            loss = get(name, reduction="mean")(one, target, **more)
+        assert not loss.isnan()
+        (gradient,) = torch.autograd.grad(loss, one)
+        assert not gradient.isnan().any()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nearfar.contrast import Explicit, evaluate
 from nearfar.errors import UsageError
-from nearfar.objectives import AMPO, RPO, RRHF, CandidateRanking, DisCO, InfoNCE, RowObjective, get
+from nearfar.objectives import AMPO, RPO, RRHF, BestOfN, CandidateRanking, DisCO, InfoNCE, RowObjective, get
 from nearfar.objectives.preference_groups import candidate_scores, group_contrast, ranked
 from nearfar.objectives.preference_selection import bottom_k, coreset, opt_select, selection_cost
 from support.preferences import pairs
@@ -104,6 +104,44 @@ def test_candidate_ranking(ties: str) -> None:
 def test_candidate_scores() -> None:
     value = candidate_scores(torch.tensor([-8.0, -3.0]), torch.tensor([4, 0]), alpha=0.5)
     assert value.tolist() == [-4.0, -3.0]
+
+
+@pytest.mark.parametrize("negative", ["none", "worst", "mean", "sum"])
+def test_best_of_n(negative: str) -> None:
+    scores = _drawn(63, 4, 4).requires_grad_()
+    costs = []
+    for row, rewards, present in zip(scores, REWARDS, PRESENT, strict=True):
+        kept = [i for i in range(4) if present[i]]
+        if not kept:
+            continue
+        highest, lowest = (pick(float(rewards[i]) for i in kept) for pick in (max, min))
+        top = [i for i in kept if rewards[i] == highest]
+        others = [i for i in kept if rewards[i] < highest]
+        cost = -sum(row[i] for i in top) / len(top)
+        if others and negative != "none":
+            bottom = [i for i in others if rewards[i] == lowest]
+            cost = (
+                cost
+                + 0.7
+                * {
+                    "worst": sum(row[i] for i in bottom) / len(bottom),
+                    "mean": sum(row[i] for i in others) / len(others),
+                    "sum": sum(row[i] for i in others),
+                }[negative]
+            )
+        costs.append(cost)
+    found = BestOfN(0.7, negative=negative)(scores=scores, relation=ranked(REWARDS, PRESENT))
+    _same(found, torch.stack(costs).mean(), [scores])
+
+
+def test_reward_weighted() -> None:
+    score, reward = _drawn(64, 5).requires_grad_(), _drawn(65, 5)
+    expected = torch.stack([-(r / 0.5).exp() * s for s, r in zip(score, reward, strict=True)])
+    _same(get("rwr", beta=0.5)(score, reward), expected.mean(), [score])
+    clipped = get("awr", beta=1e-3, reduction="none")(score, reward.abs())
+    torch.testing.assert_close(clipped, -20 * score)
+    huge = get("rwr")(score, torch.full((5,), 1e5))
+    assert torch.autograd.grad(huge, score)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("deviation", ["absolute", "signed"])

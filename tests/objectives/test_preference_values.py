@@ -18,6 +18,7 @@ from nearfar.objectives.preference_values import (
     grace_reward,
     preference_strength,
     reward_spread,
+    target_rewards,
 )
 
 
@@ -163,3 +164,17 @@ def test_the_reference_point_of_kto() -> None:
     assert kto_reference_point(torch.tensor([1.0, -4.0])).item() == 0
     assert kto_reference_point(torch.zeros(0)).item() == 0
     assert not kto_reference_point(torch.ones(2, requires_grad=True)).requires_grad
+
+
+def test_target_rewards() -> None:
+    low, high = torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([1.0, 4.0, 3.0])
+    found = target_rewards(torch.tensor([0.2, 0.3, 0.5]), low, high, "linf")
+    assert found.tolist() == pytest.approx([0.6 * 2 - 1, 0.9 * 4, 3.0])
+    only = target_rewards(torch.tensor([0.0, 1.0, 0.0]), low, high)
+    assert only.tolist() == pytest.approx([-1.0, 4.0, 2.0])
+    with pytest.raises(ValueError, match="sum to 1"):
+        target_rewards(torch.tensor([0.5, 0.6, 0.1]), low, high)
+    with pytest.raises(ValueError, match=r"\[k\] alike"):
+        target_rewards(torch.tensor([0.5, 0.5]), low, high)
+    with pytest.raises(UsageError, match="form"):
+        target_rewards(torch.tensor([0.2, 0.3, 0.5]), low, high, "l1")

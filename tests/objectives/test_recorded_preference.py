@@ -12,7 +12,7 @@ from nearfar.contrast import Explicit
 from nearfar.objectives import GRPO, KTO, ORPO, DisCO, InfoNCE, PreferenceObjective, get
 from nearfar.objectives.likelihood import divergence_estimate, divergence_penalty, sequence_scores
 from nearfar.objectives.preference_policy import group_advantages
-from nearfar.objectives.preference_values import grace_reward
+from nearfar.objectives.preference_values import grace_reward, target_rewards
 from support.preferences import pairs
 from support.recorded import check
 
@@ -266,3 +266,20 @@ def test_contrastive_active_inference() -> None:
     observations = torch.from_numpy(np.tanh(generator.standard_normal((12, 200))))
     loss = InfoNCE(score="dot", temperature=1.0)(states, observations)
     check(loss, 12.718409434441126, [states], [3.2532333492383128])
+
+
+@pytest.mark.parametrize(
+    ("preference", "form", "targets"),
+    [
+        ([0.3, 0.7], "l2", [-0.9, 3.5]),
+        ([0.3, 0.7], "linear", [-1.7, 1.7]),
+        ([0.2, 0.2, 0.6], "l2", [-1.7, -1.5, 3.4]),
+    ],
+)
+def test_target_rewards(preference: list[float], form: str, targets: list[float]) -> None:
+    """Rewards-in-Context's repository, map_rewards_from_preference, which rounds to 0.1."""
+    generator = np.random.default_rng(0)
+    rewards = torch.from_numpy(np.stack([generator.standard_normal(50000) for _ in preference]))
+    found = target_rewards(torch.tensor(preference).double(), rewards.amin(1), rewards.amax(1), form)
+    assert found.tolist() == pytest.approx(targets, abs=0.05 + 1e-9)
+    assert [round(value, 1) for value in found.tolist()] == targets

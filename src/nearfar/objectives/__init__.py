@@ -38,6 +38,7 @@ from nearfar.objectives.preference_policy import GRPO
 from nearfar.objectives.preference_reference_free import CPO, ORPO, SimPO, SLiCHF
 from nearfar.objectives.preference_relative import RPO
 from nearfar.objectives.preference_rewarded import DNO, DROP, DROV, MAPL, CoPG, GroupCoPG, RewardModeling
+from nearfar.objectives.preference_weighted import BestOfN, RewardWeighted
 from nearfar.objectives.proxies import ProxyAnchor, ProxyNCA, ProxyObjective, SoftTriple
 from nearfar.objectives.quadruplet import Quadruplet
 from nearfar.objectives.ranking import PairwiseHinge, PairwiseLogistic, PairwiseObjective
@@ -117,6 +118,7 @@ __all__ = [
     "ArcFace",
     "BCOPair",
     "BarlowTwins",
+    "BestOfN",
     "BinaryNCE",
     "CandidateRanking",
     "CatLIP",
@@ -194,6 +196,7 @@ __all__ = [
     "RankedList",
     "RankingNCE",
     "RewardModeling",
+    "RewardWeighted",
     "RowObjective",
     "SGBert",
     "SLiCHF",

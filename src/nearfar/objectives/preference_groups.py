@@ -47,12 +47,12 @@ def _present(positive: Tensor, negative: Tensor) -> Tensor:
     return _columns(positive, negative).any(1)
 
 
-def _grades(scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+def grades_of(scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """Grades with -inf where a row has no column."""
     return positive.to(scores.dtype).masked_fill(~_columns(positive, negative), -torch.inf)
 
 
-def _best(grades: Tensor) -> Tensor:
+def best_share(grades: Tensor) -> Tensor:
     """The weights of the highest grades of a row, which share 1."""
     highest = (grades == grades.amax(1, keepdim=True)).to(grades.dtype)
     return highest / highest.sum(1, keepdim=True)
@@ -103,10 +103,10 @@ class RRHF(_Graded):
         return _present(positive, negative)
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
-        grades = _grades(scores, positive, negative)
+        grades = grades_of(scores, positive, negative)
         worse = (grades[:, :, None] < grades[:, None, :]) & grades[:, :, None].isfinite()
         wrong = (scores[:, :, None] - scores[:, None, :]).relu() * worse
-        return wrong.sum((1, 2)) - self.weight * (_best(grades) * scores).sum(1)
+        return wrong.sum((1, 2)) - self.weight * (best_share(grades) * scores).sum(1)
 
     def forward(self, *arguments: Any, length: Tensor | None = None, **more: Any) -> Tensor:
         """The cost of the prompts; see the class."""
@@ -120,7 +120,7 @@ class RRHF(_Graded):
             slice(0, scores.shape[0])
         )
         active = self.active(positive, negative)
-        best = _best(_grades(scores, positive, negative)[active])
+        best = best_share(grades_of(scores, positive, negative)[active])
         rest = torch.zeros_like(scores[:, 0]).masked_scatter(
             active, -self.weight * (best * ((length - 1) * scores)[active]).sum(1)
         )
@@ -169,7 +169,7 @@ class CandidateRanking(_Graded):
         return _present(positive, negative)
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
-        grades = _grades(scores, positive, negative)
+        grades = grades_of(scores, positive, negative)
         if self.ties == "skip":
             rank = (grades[:, None, :] > grades[:, :, None]).sum(2)
         else:

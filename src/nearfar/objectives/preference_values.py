@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nearfar.contrast.score import normalize
 from nearfar.errors import UsageError
-from nearfar.objectives.preference import group_index
+from nearfar.objectives.preference import group_index, one_of
 
 
 def contrastive_reward(rewards: Tensor, baseline: Tensor, aggregate: str | float = "mean") -> Tensor:
@@ -128,3 +128,28 @@ def reward_spread(rewards: Tensor) -> Tensor:
     apart = torch.sigmoid((rewards[:, :, None] - rewards[:, None, :]).abs())
     pairs = torch.ones(k, k, dtype=torch.bool, device=rewards.device).triu(1)
     return (2 / k**2 * (apart * pairs).sum((1, 2))).mean()
+
+
+def target_rewards(preference: Tensor, low: Tensor, high: Tensor, form: str = "l2") -> Tensor:
+    """The rewards ``[k]`` to ask a reward-conditioned policy for, given a preference over them (Yang et al., 2024).
+
+    Rewards-in-Context (arXiv:2402.10207): ``w / |w|_2 (high - low) + low`` (``form="l2"``), "linear" ``w (high - low) +
+    low``, or "linf": the preferred reward at its highest, the others at ``min(k w, 1)`` of their range. ``preference``
+    ``[k]``: w >= 0 summing to 1; ``low``, ``high`` ``[k]``: the range of each reward, best from quantiles of data. With
+    all weight on one reward "l2" asks for the *lowest* of the others. The paper rounds to 0.1.
+    """
+    one_of("target_rewards", "form", form, ("l2", "linear", "linf"))
+    if preference.dim() != 1 or not preference.shape == low.shape == high.shape:
+        raise ValueError(
+            f"preference, low and high must be [k] alike, got {preference.shape}, {low.shape}, {high.shape}"
+        )
+    if not bool((preference >= 0).all()) or abs(float(preference.sum()) - 1) > 1e-4:
+        raise ValueError(f"the preference must be >= 0 and sum to 1, got {preference.tolist()}")
+    if form == "l2":
+        share: Tensor = preference / torch.linalg.vector_norm(preference)
+    elif form == "linear":
+        share = preference
+    else:
+        share = (preference.numel() * preference).clamp(max=1)
+        share = share.scatter(0, preference.argmax()[None], 1.0)
+    return share * (high - low) + low
