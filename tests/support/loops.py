@@ -36,11 +36,31 @@ def _negative_euclidean(q: Tensor, k: Tensor) -> Tensor:
     return squared * 0 if squared == 0 else -squared.sqrt()
 
 
+def _unit(x: Tensor) -> Tensor:
+    squares = dot(x, x)
+    return x * 0 if squares == 0 else x / squares.sqrt()
+
+
+def _negative_normalized(q: Tensor, k: Tensor) -> Tensor:
+    return _negative_euclidean(_unit(q), _unit(k))
+
+
+def _negative_snr(q: Tensor, k: Tensor) -> Tensor:
+    def variance(x: Tensor) -> Tensor:
+        mean = sum(x) / len(x)
+        return sum((value - mean) ** 2 for value in x) / len(x)
+
+    noise, signal = variance(_unit(q) - _unit(k)), variance(_unit(q))
+    return -noise / signal if signal > 0 else noise * 0
+
+
 LOOP_SCORES = {
     "cosine": cosine,
     "dot": dot,
     "negative-euclidean": _negative_euclidean,
+    "negative-normalized-euclidean": _negative_normalized,
     "negative-squared-euclidean": _negative_squared,
+    "negative-snr": _negative_snr,
 }
 
 Rows = list[tuple[Tensor, float] | None]

@@ -331,6 +331,7 @@ class Changed(Relation):
 
         other = self._around(self.inner.transpose(), self.device)
         other.change = turned
+        other.expected_shape = None if self.expected_shape is None else self.expected_shape[::-1]
         return other
 
     def tile(self, rows: Rows, columns: Rows | None = None) -> Weights:

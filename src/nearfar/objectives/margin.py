@@ -103,10 +103,6 @@ class Triplet(ComposedObjective):
     def of_rows_alone(self) -> bool:
         return not (self.swap or self.direction)
 
-    @property
-    def of_rows_alone(self) -> bool:
-        return not (self.swap or self.direction)
-
     def evaluation(self, query: Tensor | None, key: Tensor | None, **call: Any) -> tuple[Tensor, Report]:
         if self.of_rows_alone:
             return evaluate_rows(self, query, key, **call)

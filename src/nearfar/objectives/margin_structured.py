@@ -24,10 +24,12 @@ def log_one_plus(scores: Tensor, weight: Tensor) -> Tensor:
 def cosine_of_sum(cosine: Tensor, angle: float) -> Tensor:
     """``cos(theta + angle)`` of the angle theta in [0, pi] with that cosine.
 
-    The derivative of the sine is infinite at theta 0 and pi; closer to them than the number format tells apart, the
-    sine counts as constant.
+    The derivative of the sine is infinite at theta 0 and pi: closer to them than the number format tells apart, the
+    sine is 0, without a gradient.
     """
-    sine = (1 - cosine.square()).clamp_min(torch.finfo(cosine.dtype).eps).sqrt()
+    square = 1 - cosine.square()
+    apart = square > torch.finfo(cosine.dtype).eps
+    sine = torch.where(apart, torch.where(apart, square, 1).sqrt(), 0)
     return cosine * math.cos(angle) - sine * math.sin(angle)
 
 
@@ -141,7 +143,7 @@ class Circle(RowObjective):
         attention_near = (1 + self.m - scores).relu().detach()
         push = log_sum_exp(self.gamma * attention_far * (scores - self.m), negative)
         pull = log_sum_exp(-self.gamma * attention_near * (scores - (1 - self.m)), positive)
-        return F.softplus(push + pull)
+        return F.softplus(push + pull, threshold=40)
 
 
 @register
@@ -272,7 +274,7 @@ class TupletMargin(RowObjective):
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         near, weight = compact(scores, positive)
         far = log_sum_exp(self.scale * scores, negative)[:, None]
-        costs = F.softplus(far - self.scale * cosine_of_sum(near, -self.margin))
+        costs = F.softplus(far - self.scale * cosine_of_sum(near, -self.margin), threshold=40)
         return (costs * weight).sum(1) / weight.sum(1)
 
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ class _Angles(RowObjective):
     default_score = "dot"
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
-        return F.softplus(log_sum_exp(scores, negative))
+        return F.softplus(log_sum_exp(scores, negative), threshold=40)
 
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         return positive.to(scores.dtype).sum(1)
