@@ -81,7 +81,7 @@ def test_smooth_ap(way: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_groco(way: dict[str, Any]) -> None:
-    """learning_by_sorting's GroCo on diffsort 0.2.0, steepness 1, in float64: two views, 4 negatives of the own view."""
+    """learning_by_sorting's GroCo on diffsort 0.2.0, steepness 1, float64: two views, 4 negatives of the own view."""
     views = two_views(121, 8, 5)
     loss = evaluate(GroCo(4), torch.cat(views), relation=Views(2, negatives="same-view"), **way)
     check(loss, 0.2953026388128689, views, [0.0074365522273693915, 0.00893520163557624])

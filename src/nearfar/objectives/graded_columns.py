@@ -81,7 +81,7 @@ def columns_above(lists: Listed) -> Tensor:
 def has_order(positive: Tensor, negative: Tensor) -> Tensor:
     """Which lists ``[t]`` hold two columns of different grades."""
     inside = (positive > 0) | (negative > 0)
-    grade = positive.to(torch.float32) if positive.dtype == torch.bool else positive
+    grade = positive if positive.is_floating_point() else positive.to(torch.float32)
     highest = grade.masked_fill(~inside, -torch.inf).amax(1)
     lowest = grade.masked_fill(~inside, torch.inf).amin(1)
     return highest > lowest

@@ -228,7 +228,7 @@ class CoSENT(PairScores):
             raise ValueError(f"{self.name}: a target is not a number")
         if score.numel() < 2:
             return score.sum() * 0.0
-        target, order = target.to(torch.promote_types(target.dtype, torch.uint8)).sort(descending=True)
+        target, order = target.to(torch.promote_types(target.dtype, torch.int16)).sort(descending=True)
         scaled = score[order] / self.temperature
         above = torch.logcumsumexp(-scaled, 0)  # over all pairs of a label at least as high as each
         # a label's own pairs are not above it: what counts are those before the first of it
