@@ -150,6 +150,8 @@ class ProxyObjective(RowObjective):
         keys, tags = self.keys(query, group)
         assert self.classes is not None
         relation = self.against(relation, tags, self.classes)
+        if relation.shape[0] != len(query):
+            raise ValueError(f"{self.name}: there are {len(query)} items and labels of {relation.shape[0]}")
         return self.contrast(query, keys, relation, Way(memory, tile_rows, group))
 
     def contrast(self, query: Tensor, keys: Tensor, relation: Relation, way: Way) -> tuple[Tensor, Report]:
