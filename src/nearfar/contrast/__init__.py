@@ -6,7 +6,10 @@ from nearfar.contrast.adjacent import Adjacent
 from nearfar.contrast.engine import Report, evaluate, evaluate_with_report
 from nearfar.contrast.graded import Graded
 from nearfar.contrast.grouped import Grouped
+from nearfar.contrast.kernel import Kernel
+from nearfar.contrast.neighbours import Neighbours
 from nearfar.contrast.paired import Paired, Views
+from nearfar.contrast.priors import ClassPriors
 from nearfar.contrast.relation import Explicit, Labels, Relation, SparseTile
 from nearfar.contrast.score import Angle, Cosine, Dot, NegativeEuclidean, NegativeSquaredEuclidean, Score, normalize
 from nearfar.contrast.taught import Taught
@@ -22,6 +25,7 @@ __all__ = [
     "AdaptiveTemperature",
     "Adjacent",
     "Angle",
+    "ClassPriors",
     "Cosine",
     "CosineTemperature",
     "Dot",
@@ -29,9 +33,11 @@ __all__ = [
     "Graded",
     "Grouped",
     "IndividualTemperature",
+    "Kernel",
     "Labels",
     "NegativeEuclidean",
     "NegativeSquaredEuclidean",
+    "Neighbours",
     "Paired",
     "Relation",
     "Report",
