@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from nearfar.objectives.agreement import BYOL, DINO, UNSEE, NegativeCosine, SimSiam, SwaV, sinkhorn
 from nearfar.objectives.attention import MiCSE
+from nearfar.objectives.attraction import CACR
 from nearfar.objectives.base import Objective, PointObjective, RowObjective, ViewObjective
 from nearfar.objectives.center import Center
 from nearfar.objectives.classifiers import ArcFace, CosFace, NormSoftmax, SphereFace
 from nearfar.objectives.combination import MGDA, Combination, Combined, LinearScalarization, min_norm_weights
+from nearfar.objectives.conditional import CCLK
 from nearfar.objectives.correlation import DCCA, DCCAE, CorInfoMax, CorrAE, DistAE, SplitAE
 from nearfar.objectives.debiased import Debiased, HardNegative
 from nearfar.objectives.density import MECO, BinaryNCE, RankingNCE
 from nearfar.objectives.distillation import KL, MarginMSE
 from nearfar.objectives.divergences import FMICL, SpectralContrastive
+from nearfar.objectives.gated import Hydra
 from nearfar.objectives.geometry import CARE, Equivariance, KoLeo, SepCLR
 from nearfar.objectives.group_order import GroCo
 from nearfar.objectives.histograms import FastAP, Histogram
 from nearfar.objectives.information import JSD, MINE, NWJ, SMILE, InfoNCEBound, InterpolatedBound
+from nearfar.objectives.kernels import KernelInfoNCE
 from nearfar.objectives.likelihood import ImplicitRewardSFT, ProbabilitySFT
 from nearfar.objectives.live_temperature import MACL, ISogCLR, SogCLR
+from nearfar.objectives.long_tail import GML
 from nearfar.objectives.margin import Triplet
 from nearfar.objectives.margin_pairs import SNR, Contrastive, IntraPairVariance, Margin
 from nearfar.objectives.margin_structured import Circle, MultiSimilarity, RankedList, TupletMargin
@@ -47,6 +52,7 @@ from nearfar.objectives.ranking_in_context import IRPO
 from nearfar.objectives.ranking_lists import ListMLE, ListNet, PointMSE, PointSigmoid
 from nearfar.objectives.ranking_metrics import ApproxNDCG, LambdaRank, SmoothAP
 from nearfar.objectives.registry import catalogue, find, get, register
+from nearfar.objectives.regression import SupReMix
 from nearfar.objectives.retrieval import CLP, DropInfoNCE, MoPQ
 from nearfar.objectives.sentence_terms import CLAIF, CLIM, MCSE, ClusterNS
 from nearfar.objectives.sentences import DCLR, CompCSE, PromCSE, QuickThoughts, SGBert
@@ -60,7 +66,9 @@ __all__ = [
     "AQFL",
     "AQL",
     "BYOL",
+    "CACR",
     "CARE",
+    "CCLK",
     "CELL",
     "CLAIF",
     "CLHAIF",
@@ -83,6 +91,7 @@ __all__ = [
     "EXO",
     "FMICL",
     "GCL",
+    "GML",
     "GRPO",
     "IPO",
     "IRPO",
@@ -147,6 +156,7 @@ __all__ = [
     "HardnessWeighted",
     "Hinge",
     "Histogram",
+    "Hydra",
     "ISogCLR",
     "ImplicitRewardSFT",
     "InfoNCE",
@@ -154,6 +164,7 @@ __all__ = [
     "InterpolatedBound",
     "IntraPairVariance",
     "KTOPair",
+    "KernelInfoNCE",
     "KoLeo",
     "LambdaRank",
     "LiftedStructure",
@@ -212,6 +223,7 @@ __all__ = [
     "SphereFace",
     "SplitAE",
     "SupCon",
+    "SupReMix",
     "SwaV",
     "Symmetric",
     "Triplet",
