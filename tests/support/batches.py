@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nearfar.contrast import Graded, Labels, Paired, Relation, Views
+from nearfar.contrast import Graded, Kernel, Labels, Neighbours, Paired, Relation, Views
 
 Index = Sequence[int]
 
@@ -23,6 +23,8 @@ GRADES = {
     3: {4: 2.0, 1: 1.0}, 1: {1: 1.0, 7: 0.0, 2: 0.5}, 4: {4: 1.0, 3: 3.0}, 9: {9: 0.5}, 2: {2: 1.0, 6: 2.0},
     6: {6: 0.5, 1: 2.0}, 50: {}, 5: {5: 4.0, 9: 1.0, 4: 1.0},
 }  # fmt: skip
+NUMBERS = torch.tensor([3.0, 5.0, 4.0, 8.0, 0.0, 5.0, 2.0, 6.5], dtype=torch.float64)
+EDGES = torch.tensor([[7, 2], [2, 7], [2, 5], [5, 0], [0, 3], [3, 3], [1, 5], [4, 6], [6, 3], [9, 99], [5, 6], [3, 1]])
 
 PARTS: dict[int, dict[int, list[int]]] = {
     # by the number of rows and of processes: how many rows each process holds, some of them one or none
@@ -106,4 +108,36 @@ def graded() -> Batch:
     return Batch(_drawn(4, 11), _drawn(5, 17), relate)
 
 
-BATCHES: dict[str, Callable[[], Batch]] = {"pairs": pairs, "labels": labels, "views": views, "graded": graded}
+def conditions() -> Batch:
+    """Two views of each of six items, in any order, with a number an item; two items have the same."""
+
+    def relate(rows: Index, columns: Index) -> Relation:
+        ids = _of(VIEW_IDS, rows)
+        return Kernel(NUMBERS[ids], "rbf", bandwidth=4.0, ids=ids)
+
+    return Batch(_drawn(6, 12), None, relate)
+
+
+def neighbours() -> Batch:
+    """Items among themselves, some of them there twice; edges to items that are not there."""
+    return Batch(_drawn(7, 12), None, lambda rows, columns: Neighbours(EDGES, _of(VIEW_IDS, rows)))
+
+
+def neighbours_of_keys() -> Batch:
+    """Keys that show the query's item are left out; a query without a neighbour among the keys."""
+
+    def relate(rows: Index, columns: Index) -> Relation:
+        return Neighbours(EDGES, _of(QUERY_IDS, rows), _of(KEY_IDS, columns), symmetric=True, own="ignored")
+
+    return Batch(_drawn(8, 11), _drawn(9, 17), relate)
+
+
+BATCHES: dict[str, Callable[[], Batch]] = {
+    "pairs": pairs,
+    "labels": labels,
+    "views": views,
+    "graded": graded,
+    "conditions": conditions,
+    "neighbours": neighbours,
+    "neighbours of keys": neighbours_of_keys,
+}

@@ -18,7 +18,9 @@ class Example:
     """How an objective is made and on what kind of batch it is called.
 
     ``data``: "pairs" (queries against keys, several positives, hard negatives), "labels" (items among themselves by
-    label), "views" (items among themselves, two views each with ids), "graded" (queries against keys, grades).
+    label), "views" (items among themselves, two views each with ids), "graded" (queries against keys, grades),
+    "conditions" (as "views", with a number an item), "neighbours" (items among themselves in a graph), "neighbours of
+    keys".
     ``detached``: a part of the formula carries no gradient by design, so that gradients are not derivatives.
     """
 
