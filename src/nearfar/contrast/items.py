@@ -80,4 +80,4 @@ def log_mean_exp_by_id(values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     names, which, counts = torch.unique(ids, return_inverse=True, return_counts=True)
     highest = values.new_full((names.numel(),), -torch.inf).scatter_reduce(0, which, values, "amax")
     sums = torch.zeros_like(highest).index_add(0, which, (values - highest[which]).exp())
-    return names, sums.log() + highest - counts.log()
+    return names, sums.log() + highest - counts.to(values).log()
