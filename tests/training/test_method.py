@@ -104,6 +104,24 @@ def test_scored_pairs(static_model: Any, make_pairs: Any) -> None:
     assert torch.allclose(loss, expected, atol=1e-5)
 
 
+def test_scored_pairs_that_are_compared_with_one_another(static_model: Any, make_pairs: Any) -> None:
+    pairs = make_pairs(5)
+    scores = [0.0, 1.0, 0.5, 1.0, 0.25]
+    examples = Examples.from_columns(
+        {"sentence1": pairs.column("anchor"), "sentence2": pairs.column("positive"), "score": scores}
+    )
+    loss = run(static_model, examples, objectives.get("cosent"))
+    cosines = F.cosine_similarity(
+        embed(static_model, pairs.column("anchor")), embed(static_model, pairs.column("positive"))
+    )
+    total = torch.ones(())
+    for p in range(5):
+        for q in range(5):
+            if scores[p] > scores[q]:
+                total = total + ((cosines[q] - cosines[p]) / 0.05).exp()
+    assert torch.allclose(loss, total.log(), rtol=1e-4)
+
+
 @pytest.mark.parametrize("chunk_size", [1, 5, 100])
 def test_chunks_give_loss_and_gradient_of_the_whole(bert_model: Any, make_pairs: Any, chunk_size: int) -> None:
     examples = make_pairs(8, negatives=1)

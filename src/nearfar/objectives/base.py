@@ -195,6 +195,8 @@ class PointObjective(Objective):
     """Costs of single scores: ``objective(score [n], target [n], ...) -> [n]``; a scalar with another ``reduction``."""
 
     kind = "point"
+    takes: ClassVar[str] = "similarities"
+    """What its scores are: "similarities", or "log-probabilities" or "log-densities", which embeddings do not give."""
     extras: ClassVar[tuple[str, ...]] = ()
     """Names of what may be given beside score and target: ``[n]`` tensors, or scalars for all points."""
 

@@ -144,6 +144,7 @@ class MECO(PointObjective):
     """
 
     name = "meco"
+    takes = "log-densities"
     formula = "-mean_i log p0(x_i) + log u, u the moving average of mean_j p0(z_j) / q(z_j)"
     paper = "Jiang 2023, Learning Unnormalized Statistical Models via Compositional Optimization, arXiv:2306.07485"
     extras = ("log_noise",)

@@ -135,6 +135,7 @@ class ProbabilitySFT(TokenObjective):
     """
 
     name = "probability-sft"
+    takes = "log-probabilities"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "sft": {"alpha": 0.0},
         "dft": {"alpha": 1.0, "detach": True},
@@ -200,6 +201,7 @@ class ImplicitRewardSFT(TokenObjective):
     """
 
     name = "sft-implicit-reward"
+    takes = "log-probabilities"
     formula = "-phi(beta (log p - log p_ref)), e.g. phi(u) = u - u^2/4"
     paper = "Wang 2025, Implicit Reward as the Bridge: A Unified View of SFT and DPO Connections, arXiv:2507.00018"
 

@@ -97,6 +97,7 @@ class KTO(PointObjective):
     """
 
     name = "kto"
+    takes = "log-probabilities"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "kto-zero": {"reference_point": "zero"},
         "apo-zero-unpaired": {"reference_point": "zero"},

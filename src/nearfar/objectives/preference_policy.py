@@ -66,6 +66,7 @@ class GRPO(PointObjective):
     """
 
     name = "grpo"
+    takes = "log-probabilities"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "dapo": {"average": "tokens", "clip_high": 0.28},
         "dr-grpo": {"average": "length", "advantage": "centered"},

@@ -83,6 +83,7 @@ class GroupCoPG(PointObjective):
     """
 
     name = "copg-group"
+    takes = "log-probabilities"
     formula = "1/(k-1) sum_{i>j} [beta/2 (d_i - d_j)^2 - (R_i - R_j)(d_i - d_j)]"
     paper = "Flet-Berliac 2024, Contrastive Policy Gradient: Aligning LLMs on Sequence-Level Scores, arXiv:2406.19185"
     extras = ("reference", "group")
@@ -121,6 +122,7 @@ class DROV(PointObjective):
     """
 
     name = "dro-v"
+    takes = "log-probabilities"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {"dro": {}}
     formula = "(r - V(x) - tau d)^2 / 2"
     paper = "Richemond 2024, Offline Regularised Reinforcement Learning for Large Language Models, arXiv:2405.19107"
@@ -158,6 +160,7 @@ class DROP(PointObjective):
     """
 
     name = "dro-p"
+    takes = "log-probabilities"
     formula = "Var(r - tau d) / 2"
     paper = "Richemond 2024, Offline Regularised Reinforcement Learning for Large Language Models, arXiv:2405.19107"
     extras = ("reference", "group")

@@ -81,6 +81,7 @@ class RewardWeighted(PointObjective):
     """
 
     name = "reward-weighted"
+    takes = "log-probabilities"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {"rwr": {}, "awr": {"largest": 20.0}}
     formula = "-exp(r / beta) log p(y|x)"
     paper = "Peters 2007, Reinforcement Learning by Reward-Weighted Regression for Operational Space Control"

@@ -13,6 +13,7 @@ from nearfar.contrast.distributed import GatheredRows, total_over_processes
 from nearfar.contrast.engine import Memory
 from nearfar.contrast.temperature import ScheduledTemperature, Temperature
 from nearfar.objectives import Objective
+from nearfar.objectives.ranking_batch import PairScores
 from nearfar.training import static
 from nearfar.training.cached import loss_of_chunks
 from nearfar.training.processes import process_group, world_size
@@ -62,7 +63,8 @@ class ContrastiveMethod(Method):
     ``"labelled texts"``  row objectives: same label near, others far (:class:`~nearfar.contrast.Labels`)
     ``"texts"``           each text is embedded twice with different dropout (SimCSE, Gao et al., 2021): row objectives
                           contrast all 2 n embeddings; view objectives take the two views
-    ``"scored pairs"``    point objectives: the dot product of the two embeddings against the score
+    ``"scored pairs"``    point objectives: the dot product of the two embeddings against the score; those that compare
+                          the pairs of a batch with one another (CoSENT) have a score of their own
     ====================  ===========================================================================================
 
     Arguments:
@@ -182,10 +184,16 @@ class ContrastiveMethod(Method):
 
     def _points(self, embeddings: Tensor, batch: Batch) -> Tensor:
         first, second = embeddings.chunk(2)
-        costs = self.objective((first * second).sum(1), batch["targets"].to(first.dtype))
-        group = process_group()
-        count = total_over_processes(torch.tensor(float(len(costs)), device=costs.device), group)
-        return _summed(costs.sum() / count, group)
+        targets, group = batch["targets"].to(first.dtype), process_group()
+        if group is not None:  # some of these compare the pairs of the whole batch with one another
+            rows = GatheredRows(first.shape[0], group, first.device)
+            first, second = rows.gather_with_gradient(first), rows.gather_with_gradient(second)
+            targets = rows.gather(targets)
+        if isinstance(self.objective, PairScores):
+            costs = self.objective.of_embeddings(first, second, targets)
+        else:
+            costs = self.objective((first * second).sum(1), targets)
+        return _summed(costs.mean() / world_size(), group)
 
 
 def scale_gradient(value: Tensor, factor: float) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,7 @@ def prepare(
         encoder = _encoder(settings, examples)
     encoder.to(_device(settings))
     check_fit(objective, examples.shape, hard_negatives=len(examples.negatives), encoder=encoder)
+    objective = sized(settings, objective, dimension_of(encoder))
     if isinstance(objective, ProxyObjective):
         make_proxies(objective, examples, dimension_of(encoder), settings.seed)
     static = is_static(encoder)
@@ -174,6 +176,13 @@ def prepare(
         resolved=chosen,
         data=_describe_data(settings, examples, evaluation),
     )
+
+
+def sized(settings: TrainingSettings, objective: Objective, dimension: int) -> Objective:
+    """The objective, made for embeddings of ``dimension`` where it holds vectors as long as they (prototypes)."""
+    if objective.kind != "view" or "dimension" not in inspect.signature(type(objective)).parameters:
+        return objective
+    return replace(settings, parameters={"dimension": dimension, **settings.parameters}).make_objective()
 
 
 def make_proxies(objective: ProxyObjective, examples: Examples, dimension: int, seed: int) -> None:

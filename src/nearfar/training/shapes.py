@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from nearfar.errors import UsageError
-from nearfar.objectives import Objective, ProxyObjective, find
+from nearfar.objectives import Objective, PointObjective, ProxyObjective, find
+from nearfar.objectives.agreement import Predicting
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -45,6 +46,16 @@ def check_fit(
         why = _ADVICE.get((objective.kind, shape), _PREFERENCES)
         raise UsageError(
             f"{name} is a {objective.kind} objective and cannot be trained on {shape}: {why}", hint=_fitting(shape)
+        )
+    if isinstance(objective, PointObjective) and objective.takes != "similarities":
+        raise UsageError(
+            f"{name} takes {objective.takes}, which the similarity of two texts is not", hint=_fitting(shape)
+        )
+    if isinstance(objective, Predicting) and objective.predictor is None:
+        raise UsageError(
+            f"{name} collapses without a predictor and a copy of the encoder as its target, which `nearfar train` does "
+            "not make",
+            hint=f"call it in a training loop of your own (nearfar objectives {name}), or {_fitting(shape)}",
         )
     if objective.needs:
         raise UsageError(
