@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nearfar.contrast.engine import Report, evaluate_rows
-from nearfar.contrast.score import NegativeEuclidean, Score, normalize
+from nearfar.contrast.score import NegativeEuclidean, Score
 from nearfar.errors import UsageError
 from nearfar.objectives.base import RowObjective, compact, masked
 from nearfar.objectives.composed import ComposedObjective, Side, Way
@@ -184,9 +184,15 @@ class _Violation(Score):
             far = torch.maximum(far, self.score(near, item))
         violation: Tensor = far - query[:, 2 * d :]
         if self.direction:
-            line = normalize(near - anchor)
+            line = near - anchor
+            line = _over(line, torch.linalg.vector_norm(line, dim=1, keepdim=True))
             along = line @ item.T - (line * anchor).sum(1, keepdim=True)
-            apart = -NegativeEuclidean()(anchor, item)
-            cosine = torch.where(apart > 0, along / torch.where(apart > 0, apart, 1), 0)
+            cosine = _over(along, -NegativeEuclidean()(anchor, item))
             violation = violation - self.direction * cosine
         return violation
+
+
+def _over(values: Tensor, length: Tensor) -> Tensor:
+    """``values / length``; 0, without a gradient, where the square of the length is no longer a number above 0."""
+    apart = length > torch.finfo(length.dtype).tiny ** 0.5
+    return torch.where(apart, values / torch.where(apart, length, 1), 0)

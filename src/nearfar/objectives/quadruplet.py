@@ -119,6 +119,7 @@ class _FarPairs(RowObjective):
         total = total - _beyond(by_class[classes], nearness) - _beyond(by_class[self.column_classes], nearness.T).T
         weight = negative.to(scores.dtype)
         compared = near.numel() - self.counts[classes][:, None] - self.counts[self.column_classes]
+        total = torch.where(compared > 0, total, 0)  # what rounding leaves of a sum over no near pair
         self.quadruplets = (weight * compared).sum(1)
         cost: Tensor = (weight * total).sum(1) / self.quadruplets.clamp_min(torch.finfo(scores.dtype).tiny)
         return cost
