@@ -137,6 +137,7 @@ def test_mann_whitney_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = with_gradient(MannWhitney()(query, key), query, key)
     monkeypatch.setattr("nearfar.objectives.ranking_batch.CHUNK", 50)
     assert_equal(with_gradient(MannWhitney()(query, key), query, key), expected)
+    assert torch.autograd.gradgradcheck(lambda q, k: MannWhitney(temperature=1.0)(q, k, memory="dense"), (query, key))
 
 
 def test_mann_whitney_bounds_the_area_over_the_curve() -> None:

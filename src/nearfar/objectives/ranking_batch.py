@@ -11,7 +11,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
-from torch.utils.checkpoint import checkpoint
 
 from nearfar.contrast import score as scores_module
 from nearfar.contrast.distributed import GatheredRows
@@ -131,11 +130,7 @@ class _AgainstNear(RowObjective):
         assert self.temperature is not None
         near = self.near * self.temperature.scale()
         total = self.near_weight.sum()
-        cost = torch.zeros_like(far)
-        size = max(1, CHUNK // max(1, far.numel()))
-        for part, share in zip(torch.split(near, size), torch.split(self.near_weight / total, size), strict=True):
-            # of each chunk only its sums are kept: its differences are computed again for the gradient
-            cost = cost + checkpoint(_mean_logistic, far, part, share, use_reentrant=False, preserve_rng_state=False)
+        cost: Tensor = _MeanLogistic.apply(far, near, self.near_weight / total)  # type: ignore[no-untyped-call]
         return weighted_mean(cost, weight) * (total if self.reduction == "sum" else 1)
 
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
@@ -145,9 +140,35 @@ class _AgainstNear(RowObjective):
         return 16.0
 
 
-def _mean_logistic(far: Tensor, near: Tensor, share: Tensor) -> Tensor:
-    """``sum_p share_p log(1 + exp(far_j - near_p))`` for ``far [t, c]``, ``near [p]``."""
-    return (share * F.softplus(far[:, :, None] - near)).sum(2)
+class _MeanLogistic(torch.autograd.Function):
+    """``sum_p share_p log(1 + exp(far_j - near_p))`` for ``far [t, c]``, ``near [p]``, a chunk of p at a time.
+
+    Of the differences only their sums are kept; backward makes them again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, far: Tensor, near: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(far, near, share)
+        cost = torch.zeros_like(far)
+        for part, weight in _chunks(far, near, share):
+            cost += torch.mv(F.softplus(far[:, :, None] - part).flatten(0, 1), weight).view_as(far)
+        return cost
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        far, near, share = ctx.saved_tensors
+        to_far, to_near = torch.zeros_like(far), []
+        for part, weight in _chunks(far, near, share):
+            slope = torch.sigmoid(far[:, :, None] - part).flatten(0, 1)
+            to_far = to_far + torch.mv(slope, weight).view_as(far)
+            to_near.append(-weight * torch.mv(slope.T, gradient.flatten()))
+        return gradient * to_far, torch.cat(to_near), None
+
+
+def _chunks(far: Tensor, near: Tensor, share: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of ``near [p]`` and ``share [p]`` whose differences from all of ``far`` are :data:`CHUNK` or fewer."""
+    size = max(1, CHUNK // max(1, far.numel()))
+    return zip(torch.split(near, size), torch.split(share, size), strict=True)
 
 
 def _weights(relation: Relation, rows: Tensor, columns: Tensor) -> Tensor:
