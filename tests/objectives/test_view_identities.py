@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from nearfar.contrast import Views
+from nearfar.contrast import Views, engine
 from nearfar.errors import UsageError
 from nearfar.objectives import (
     BYOL,
@@ -38,6 +39,7 @@ from nearfar.objectives import (
     ViewObjective,
     catalogue,
 )
+from support.outcomes import tiles_of
 
 Call = Callable[[ViewObjective, Tensor, Tensor], Tensor]
 
@@ -290,6 +292,30 @@ def test_uniformity_does_not_lose_digits_far_from_the_origin() -> None:
     exact = Uniformity(0.5, normalize=False)(z)
     found = Uniformity(0.5, normalize=False)((z + 1000).float())
     assert found.item() == pytest.approx(exact.item(), rel=1e-3)
+
+
+class _Largest(TorchDispatchMode):
+    """The most elements of any tensor that an operation within it gives."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(value, Tensor):
+                self.numel = max(self.numel, value.numel())
+        return result
+
+
+@pytest.mark.parametrize("name", ["align-uniform", "koleo", "equivariance", "care", "sepclr", "micse"])
+def test_memory_is_linear_in_the_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "DENSE_LIMIT", 0)
+    n = 400
+    one, other = _normal(45, n, 3).requires_grad_(), _normal(46, n, 3)
+    with tiles_of(8), _Largest() as largest:
+        VIEWS[name][1](_made(name), one, other).backward()
+    assert n <= largest.numel <= 8 * 2 * n * 4
+    assert largest.numel < n * n / 4
 
 
 # -- agreement ---------------------------------------------------------------------------------------------------------
