@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nearfar.contrast import fused, passes, tiles
+from nearfar.contrast import fused, kernels, passes, tiles
 from nearfar.contrast.distributed import GatheredRows
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.precision import at_least_float32, without_autocast
@@ -44,6 +44,8 @@ class RowCosts(Protocol):
     joins_rows: bool
     costs_a_row: int
 
+    @property
+    def needs_negative(self) -> bool: ...
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor: ...
     def active(self, positive: Tensor, negative: Tensor) -> Tensor: ...
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor: ...
@@ -61,7 +63,8 @@ class Report:
 
     ``anchors``: rows seen; ``active_anchors``: rows that had what the formula needs and count in the mean;
     ``positive_pairs``, ``negative_pairs``: pairs with a weight; ``mode``: "dense" or "tiled"; ``tile_rows``: rows of a
-    tile; ``fused``: whether the closed form of the softmax family was used.
+    tile; ``fused``: whether the closed form of the softmax family was used,
+    ``kernel``: by fused kernels of the device.
     """
 
     anchors: int
@@ -71,6 +74,7 @@ class Report:
     mode: str
     tile_rows: int
     fused: bool
+    kernel: bool = False
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -81,12 +85,14 @@ class Report:
             self.mode if self.mode == other.mode else "tiled",
             self.tile_rows,
             self.fused and other.fused,
+            self.kernel and other.kernel,
         )
 
     def __str__(self) -> str:
         form = f"tiles of {self.tile_rows} rows" if self.mode == "tiled" else "the whole score matrix at once"
+        how = ", fused kernel" if self.kernel else ", closed-form gradient" if self.fused else ""
         return (
-            f"{self.mode}: {form}{', closed-form gradient' if self.fused else ''}; "
+            f"{self.mode}: {form}{how}; "
             f"{int(self.active_anchors)} of {self.anchors} anchors active, {int(self.positive_pairs)} positive and "
             f"{int(self.negative_pairs)} negative pairs"
         )
@@ -129,8 +135,10 @@ def evaluate_with_report(
         scores: ready-made scores ``[n, m]`` instead of embeddings; divided by the temperature, never normalised, always
             evaluated dense. Square ones under a relation that describes one set of items (``Labels(y)``, ``Views(k)``)
             are scores of the items among themselves: the diagonal does not count.
-        memory: "dense", "tiled", or "auto" (dense while the score matrix takes at most 1 MiB).
-        tile_rows: rows of a tile; by default as many as fit in 64 MiB of working memory.
+        memory: "dense", "tiled", or "auto" (dense while the score matrix takes at most 1 MiB). Tiled, the softmax
+            family runs by fused kernels on CUDA devices where triton is installed; several processes on such devices
+            must all ask for the same.
+        tile_rows: rows of a tile; by default as many as fit in 64 MiB of working memory. Keeps to the plain engine.
         group: a process group; the loss is then that of the global batch (every process sees its value) and the
             gradients of each process are exact: the sum over processes of parameter gradients is that of the global
             batch. Processes may hold different numbers of rows.
@@ -186,9 +194,12 @@ def _of_embeddings(
         if self_contrast:
             raise ValueError("contrasting items among themselves needs a relation, e.g. Views(2) or Labels(y)")
         relation = Paired()
+    m = query.shape[0] if key is None else key.shape[0]
+    relation = relation.bind(query.shape[0], m, self_contrast=self_contrast, device=query.device)
+    if choice.kernel(objective, relation, query):
+        return _by_kernels(objective, query, key, relation, choice)
     embedded_query = _embed(objective.score, query)
     embedded_key = embedded_query if key is None else _embed(objective.score, key)
-    relation = relation.bind(query.shape[0], embedded_key.shape[0], self_contrast=self_contrast, device=query.device)
     if not objective.two_sided or self_contrast:
         return _one_side(objective, embedded_query, embedded_key, relation, choice)
     _check_two_sided(objective)
@@ -214,6 +225,12 @@ class _Choice:
             return True
         # an objective on pairs of columns may need much more than its scores
         return n * m * like.element_size() * objective.arrays(_positives(relation)) > 64 * DENSE_LIMIT
+
+    def kernel(self, objective: RowCosts, relation: Relation, query: Tensor) -> bool:
+        """Whether fused kernels do it: over processes whatever the size of their parts, so that all do it alike."""
+        if self.memory == "dense" or self.tile_rows is not None or not kernels.applies(objective, relation, query):
+            return False
+        return self.group is not None or self.tiled(objective, relation, query)
 
     def rows(self, objective: RowCosts, relation: Relation, like: Tensor, *, closed_form: bool) -> int:
         if self.tile_rows is not None:
@@ -277,6 +294,30 @@ def _two_sides_fused(
     counts = tiles.Counts(query.device)
     loss = fused.two_sided(problem, query, key, scale, counts)
     return loss, Report(n + m, *counts.values(), "tiled", step, True)
+
+
+def _by_kernels(
+    objective: RowCosts, query: Tensor, key: Tensor | None, relation: Relation, choice: _Choice
+) -> tuple[Tensor, Report]:
+    from nearfar.contrast.kernels import evaluation  # needs triton
+
+    def one(rows: Tensor, columns: Tensor, relation: Relation, both_sides: bool = False) -> tuple[Tensor, Report]:
+        loss, counts = evaluation.evaluate(
+            objective, rows, columns, relation, choice.group, precision=precision, both_sides=both_sides
+        )
+        anchors = rows.shape[0] + (columns.shape[0] if both_sides else 0)
+        return loss, Report(anchors, *counts.values(), "tiled", evaluation.SQUARE, True, True)
+
+    precision, query = query.dtype, at_least_float32(query)
+    key = query if key is None else at_least_float32(key)
+    if not objective.two_sided or key is query:
+        return one(query, key, relation)
+    _check_two_sided(objective)
+    if choice.group is None:
+        return one(query, key, relation, both_sides=True)
+    forward, report = one(query, key, relation)
+    backward, back_report = one(key, query, relation.transpose())
+    return (forward + backward) / 2, report + back_report
 
 
 def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -> tuple[Tensor, Report]:

@@ -1,0 +1,258 @@
+"""The fused kernels against the plain engine, by Triton's interpreter on the CPU.
+
+The interpreter has to be chosen before triton is imported, hence processes of their own, which run this file as a
+script: two of them, so that a group can be tried as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nearfar.contrast import (
+    Graded,
+    Labels,
+    NegativeEuclidean,
+    Paired,
+    Relation,
+    Views,
+    evaluate,
+    evaluate_with_report,
+    kernels,
+)
+from nearfar.objectives import DCL, DCLW, InfoNCE, RowObjective, SupCon
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TOLERANCE = {"float32": (2e-6, 2e-5), "bfloat16": (2e-6, 1e-2), "float16": (2e-6, 2e-3)}
+"""Of the loss, whose scores are exact in float32, and of the gradients, which are as precise as the embeddings."""
+QUERIES, KEYS = [slice(0, 13), slice(13, 21)], [slice(0, 8), slice(8, 37)]
+
+
+@dataclass(frozen=True)
+class Case:
+    make: Callable[[], RowObjective]
+    relation: Callable[[slice, slice], Relation] = lambda rows, columns: Paired(_ids(21, 0)[rows], _ids(37, 1)[columns])
+    own: bool = False
+    n: int = 21
+    m: int = 37
+    d: int = 19
+    factor: float = 1.0
+    dtype: str = "float32"
+
+
+def _ids(count: int, seed: int) -> Tensor:
+    """With several of most, and some below 0."""
+    return torch.randint(-1, 12, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+def _unlike(rows: slice, columns: slice) -> Relation:
+    """Pairs that look alike are ignored, -1 looks like nothing."""
+    return Paired(
+        _ids(21, 0)[rows], _ids(37, 1)[columns], query_exclude=_ids(21, 2)[rows], key_exclude=_ids(37, 3)[columns]
+    )
+
+
+def _within(rows: slice, columns: slice) -> Relation:
+    parts = _ids(21, 2).clamp(-1, 2), _ids(37, 3).clamp(-1, 2)
+    return Paired(_ids(21, 0)[rows], _ids(37, 1)[columns], query_within=parts[0][rows], key_within=parts[1][columns])
+
+
+def _nobody_near(rows: slice, columns: slice) -> Relation:
+    return Paired(torch.arange(21)[rows], 100 + torch.arange(37)[columns])
+
+
+def _learned(cls: type[RowObjective] = InfoNCE, **more: Any) -> Callable[[], RowObjective]:
+    return lambda: cls(temperature="learned:0.2", **more)
+
+
+CASES: dict[str, Case] = {
+    "info-nce": Case(_learned()),
+    "info-nce two-sided": Case(_learned(two_sided=True)),
+    "info-nce sum": Case(_learned(two_sided=True, reduction="sum")),
+    "dcl": Case(_learned(DCL)),
+    "dcl two-sided": Case(_learned(DCL, two_sided=True)),
+    "ignored": Case(_learned(two_sided=True), _unlike),
+    "dcl ignored": Case(_learned(DCL, two_sided=True), _unlike),
+    "within": Case(_learned(two_sided=True), _within),
+    "dcl within": Case(_learned(DCL), _within),
+    "by position": Case(_learned(two_sided=True), lambda rows, columns: Paired()),
+    "labels": Case(_learned(SupCon), lambda rows, columns: Labels(_ids(21, 0)[rows]), own=True),
+    "labels of keys": Case(
+        _learned(SupCon, two_sided=True), lambda rows, columns: Labels(_ids(21, 0)[rows], _ids(37, 1)[columns])
+    ),
+    "own ids": Case(
+        _learned(), lambda rows, columns: Paired(_ids(21, 0)[rows], query_exclude=_ids(21, 2)[rows]), own=True
+    ),
+    "views": Case(_learned(), lambda rows, columns: Views(3), own=True),
+    "views of the same": Case(_learned(), lambda rows, columns: Views(3, negatives="same-view"), own=True),
+    "views of others": Case(_learned(DCL), lambda rows, columns: Views(3, negatives="other-view"), own=True),
+    "dot": Case(_learned(score="dot", two_sided=True), factor=0.3),
+    "fixed temperature": Case(lambda: InfoNCE(temperature=0.05, two_sided=True)),
+    "cold": Case(lambda: DCL(temperature=0.01, two_sided=True)),
+    "nobody near": Case(_learned(two_sided=True), _nobody_near),
+    "one pair": Case(_learned(two_sided=True), lambda rows, columns: Paired(), n=1, m=1),
+    "one row": Case(_learned(DCL), lambda rows, columns: Paired(), n=1, m=40, d=5),
+    "wide": Case(_learned(two_sided=True), d=131),
+    "long vectors": Case(_learned(), factor=1e3),
+}
+for _name in ("info-nce two-sided", "dcl", "labels", "dot", "cold", "wide", "long vectors"):
+    for _dtype in ("bfloat16", "float16"):
+        CASES[f"{_name} {_dtype}"] = dataclasses.replace(CASES[_name], dtype=_dtype)
+TOGETHER = ["info-nce", "info-nce two-sided", "dcl ignored", "labels", "own ids", "info-nce two-sided bfloat16"]
+"""Cases that two processes share."""
+
+
+def _embeddings(case: Case) -> tuple[Tensor, Tensor | None]:
+    """In the precision of the case; a zero row on both sides, and a key that is a query."""
+    generator = torch.Generator().manual_seed(case.d)
+    query, key = (case.factor * torch.randn(count, case.d, generator=generator) for count in (case.n, case.m))
+    if case.n > 1:
+        query[2], key[3], key[5] = 0, 0, query[4]
+    dtype = DTYPES[case.dtype]
+    return query.to(dtype), None if case.own else key.to(dtype)
+
+
+def _outcome(
+    case: Case, query: Tensor, key: Tensor | None, relation: Relation, objective: RowObjective, **where: Any
+) -> dict[str, Any]:
+    query = query.clone().requires_grad_()
+    key = None if key is None else key.clone().requires_grad_()
+    loss, report = evaluate_with_report(objective, query, key, relation=relation, **where)
+    leaves = [query, *([] if key is None else [key]), *objective.parameters()]
+    (3 * loss).backward()
+    return {
+        "loss": loss.detach(),
+        "gradients": [leaf.grad for leaf in leaves],
+        "counts": [report.anchors, *map(int, (report.active_anchors, report.positive_pairs, report.negative_pairs))],
+        "kernel": report.kernel,
+        "value alone": evaluate(objective, query.detach(), key, relation=relation, **where).detach(),
+    }
+
+
+def _work(rank: int, folder: Path) -> None:
+    from nearfar.contrast.kernels import evaluation, softmax
+
+    torch.set_num_threads(1)
+    kernels.available = lambda device: True  # type: ignore[assignment]
+    softmax.SINGLE = softmax.HALF = softmax.Shape(16, 16, 16, 4, 1)
+    softmax._processors = lambda device: 3  # so that columns are cut into parts
+    evaluation.SQUARE = 20
+    found: dict[str, Any] = {}
+    for name, case in list(CASES.items())[rank::2]:
+        query, key = _embeddings(case)
+        relation = case.relation(slice(None), slice(None))
+        found[name] = _outcome(case, query, key, relation, case.make(), memory="tiled")
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    for name in TOGETHER:
+        case = CASES[name]
+        query, key = _embeddings(case)
+        key = None if key is None else key[KEYS[rank]]
+        relation = case.relation(QUERIES[rank], KEYS[rank])
+        found[f"{name}, together"] = _outcome(
+            case, query[QUERIES[rank]], key, relation, case.make(), memory="auto", group=dist.group.WORLD
+        )
+    torch.save(found, folder / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("kernels")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(folder)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in running:
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, output
+    finally:
+        for process in running:
+            process.kill()
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def _expected(case: Case) -> dict[str, Any]:
+    query, key = _embeddings(case)
+    relation = case.relation(slice(None), slice(None))
+    key = None if key is None else key.double()
+    return _outcome(case, query.double(), key, relation, case.make().double(), memory="dense")
+
+
+def _assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    assert found.shape == expected.shape
+    assert torch.isfinite(found).all()
+    assert (found.double() - expected).norm() <= tolerance * (1e-3 + expected.norm())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_are_the_plain_engine(processes: list[dict[str, Any]], name: str) -> None:
+    case = CASES[name]
+    (found,) = [process[name] for process in processes if name in process]
+    expected = _expected(case)
+    assert found["kernel"]
+    assert not expected["kernel"]
+    assert found["counts"] == expected["counts"]
+    of_loss, of_gradient = TOLERANCE[case.dtype]
+    assert found["loss"].dtype == torch.float32
+    _assert_close(found["loss"], expected["loss"], of_loss * 10 / case.make().temperature.value)
+    assert found["value alone"] == found["loss"]
+    for one, other in zip(found["gradients"], expected["gradients"], strict=True):
+        _assert_close(one, other, of_gradient / min(1, 10 * case.make().temperature.value))
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_processes_share_the_kernels_work(processes: list[dict[str, Any]], name: str) -> None:
+    case, expected = CASES[name], _expected(CASES[name])
+    parts = [process[f"{name}, together"] for process in processes]
+    of_loss, of_gradient = TOLERANCE[case.dtype]
+    sides = 1 if case.own else 2
+    for part in parts:
+        assert part["kernel"]
+        _assert_close(part["loss"], expected["loss"], 10 * of_loss)
+    for index, other in enumerate(expected["gradients"]):
+        pieces = [part["gradients"][index] for part in parts]
+        _assert_close(torch.cat(pieces) if index < sides else sum(pieces), other, of_gradient)
+
+
+def test_where_they_apply(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, relation = torch.zeros(4, 3), Paired().bind(4, 4, self_contrast=False, device=torch.device("cpu"))
+    assert not kernels.applies(InfoNCE(), relation, query)  # not without a CUDA device
+    monkeypatch.setattr(kernels, "available", lambda device: True)
+    assert kernels.applies(InfoNCE(), relation, query)
+    assert kernels.applies(InfoNCE(), relation, query.bfloat16())
+    assert kernels.applies(SupCon(), Labels(torch.arange(4)), query)
+    assert kernels.applies(InfoNCE(), Labels(torch.arange(4), torch.arange(4)).transpose(), query)
+    assert not kernels.applies(InfoNCE(), relation, query.double())
+    assert not kernels.applies(InfoNCE(score=NegativeEuclidean()), relation, query)
+    assert not kernels.applies(InfoNCE(reduction="none"), relation, query)
+    assert not kernels.applies(SupCon("in"), relation, query)
+    assert not kernels.applies(DCLW(), relation, query)
+    assert not kernels.applies(InfoNCE(), Graded(torch.eye(4)), query)
+    assert not kernels.applies(InfoNCE(), relation.reweight(lambda near, far, rows, columns: (near, far)), query)
+
+
+if __name__ == "__main__":
+    _work(int(sys.argv[1]), Path(sys.argv[2]))
