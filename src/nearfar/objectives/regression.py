@@ -229,7 +229,7 @@ class SupReMix(RowObjective):
     def shares(self, anchors: Tensor, others: Tensor) -> Tensor:
         """The anchors' shares ``[t, R]`` of negative mixtures with ``others [t, R]``."""
         if isinstance(self.share, (int, float)):
-            return torch.full(others.shape, float(self.share), device=others.device)
+            return torch.full(others.shape, float(self.share), dtype=torch.float64, device=others.device)
         drawn: Tensor = torch.distributions.Beta(*self.share).sample(others.shape)
         return drawn.to(others.device)
 
