@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nearfar.contrast import Adjacent, Graded, Labels, Paired, Views, evaluate
 from nearfar.errors import UsageError
+from nearfar.negatives.weighting import own_negatives
 from nearfar.objectives import (
     CLHAIF,
     DCLR,
@@ -306,6 +307,20 @@ def test_weights_of_pairs() -> None:
             objective(q, k, weight=wrong)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+@pytest.mark.parametrize("memory", ["dense", "tiled"])
+def test_a_pair_of_weight_0_costs_nothing_and_counts_in_the_mean(memory: str, dtype: torch.dtype) -> None:
+    q, k = _leaves(6, (4, 3), (6, 3))
+    weight = torch.tensor([0.5, 0.0, 0.25, 2.0], dtype=dtype)
+    scores = torch.nn.functional.normalize(q) @ torch.nn.functional.normalize(k).T / 0.3
+    forth = torch.nn.functional.cross_entropy(scores, torch.arange(4), reduction="none")
+    back = torch.nn.functional.cross_entropy(scores.T[:4], torch.arange(4), reduction="none")
+    loss = GCL(temperature=0.3)(q, k, weight=weight, memory=memory)
+    _same(loss, (weight * (forth + back) / 2).mean(), [q, k])
+    divided = GCL("weights", temperature=0.3)(q, k, weight=weight, memory=memory)
+    _same(divided, (weight * (forth + back) / 2).sum() / weight.sum(), [q, k])
+
+
 def test_functions_of_relevance() -> None:
     values = torch.tensor([100.0, 1.0, 3.0])
     assert relevance_weight(values).tolist() == pytest.approx([1, 0.01, 0.03])
@@ -334,6 +349,14 @@ def test_grades_of_a_judge_by_loops(form: str) -> None:
     _same(CLHAIF(form)(z1, keys, grade=ones), InfoNCE(temperature=0.05)(z1, keys), [z1, z2, z3])
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         CLHAIF(form)(z1, keys, grade=2 * ones)
+
+
+def test_a_judge_leaves_the_weights_of_hard_negatives() -> None:
+    z1, z2, z3 = _leaves(7, (4, 3), (4, 3), (4, 3))
+    grade, keys = torch.tensor([1.0, 0.3, 0.0, 0.8], dtype=torch.float64), torch.cat([z2, z3])
+    harder = Paired().reweight(own_negatives(4, 8, logit=0.7))
+    plain = InfoNCE(temperature=0.05, reduction="none")(z1, keys, relation=harder)
+    _same(CLHAIF()(z1, keys, grade=grade, relation=harder), (grade * plain).mean(), [z1, z2, z3])
 
 
 def test_a_flagged_pair_of_dclr_gets_no_gradient() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nearfar.contrast.engine import Memory
 from nearfar.contrast.paired import Paired
-from nearfar.contrast.relation import Relation, Weights
+from nearfar.contrast.precision import at_least_float32
+from nearfar.contrast.relation import Relation, Weights, candidates
 from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
@@ -19,6 +20,9 @@ from nearfar.objectives.base import log_sum_exp
 from nearfar.objectives.composite import check_rows, of_all
 from nearfar.objectives.registry import register
 from nearfar.objectives.softmax import SoftmaxObjective
+
+LEAST = 1e-30
+"""The weight that stands for 0 where a pair still counts."""
 
 
 class WeightedSoftmax(SoftmaxObjective):
@@ -40,9 +44,10 @@ class GCL(WeightedSoftmax):
     Weights are data: no gradient. w = 1 is CLIP; doubling all w doubles the loss.
 
     Called with ``query [n, d]``, ``key [m, d]`` and ``weight [n]`` >= 0 (see :func:`relevance_weight`), or with a
-    relation whose positive weights they are (``Graded``); without either, w = 1. A pair of weight 0 is no pair: it does
-    not count in the mean. Two rows with the same query are false negatives of each other unless the relation's ids say
-    so. Raises ValueError for weights that are negative, not finite or not ``[n]``.
+    relation whose positive weights they are (``Graded``); without either, w = 1. A pair of weight 0 costs nothing and
+    counts in the mean; where a relation gives the weights, it is no pair. Two rows with the same query are false
+    negatives of each other unless the relation's ids say so. Raises ValueError for weights that are negative, not
+    finite or not ``[n]``.
 
     Arguments:
         average: "rows" (default): mean over the pairs; "weights": divided by the sum of the weights instead, which no
@@ -83,6 +88,11 @@ class GCL(WeightedSoftmax):
             return super().weights(scores, positive, negative)
         return positive.to(scores.dtype).sum(1)
 
+    def _times(self, positive: Tensor, negative: Tensor, weight: Tensor) -> Weights:
+        if self.average == "rows":  # where a pair of weight 0 counts, and a row without any weight would not
+            weight = weight.clamp_min(LEAST)
+        return positive * weight, negative
+
     def forward(
         self,
         query: Tensor | None = None,
@@ -95,7 +105,8 @@ class GCL(WeightedSoftmax):
         group: dist.ProcessGroup | None = None,
     ) -> Tensor:
         if weight is not None:
-            relation = _weighted_by(self.name, weight, query if scores is None else scores, relation, _times, group)
+            rows = query if scores is None else scores
+            relation = _weighted_by(self.name, weight, rows, relation, self._times, group)
         return super().forward(query, key, relation=relation, scores=scores, memory=memory, group=group)
 
 
@@ -112,7 +123,7 @@ class CLHAIF(WeightedSoftmax):
     Arguments:
         form: "smooth-positive" (default): t = y_i on the own positive, nothing elsewhere, so the grade is a weight of
             the row, not label smoothing; "smooth-all": t = y_i on the own positive and (1 - y_i)/(m - 1) on every other
-            candidate.
+            candidate, each of which then counts once, whatever its weight as a negative.
         temperature: default 0.05 (the paper's); ``score``, ``reduction`` as in InfoNCE.
 
     The official code divides by the rows of one process even where it has gathered those of all; here it is the batch.
@@ -190,7 +201,7 @@ def _weighted_by(
     check_rows(name, "weights", weight, rows.shape[0])
     if not weight.is_floating_point() or not bool(((weight >= 0) & torch.isfinite(weight)).all()):
         raise ValueError(f"{name}: weights must be finite floating point numbers >= 0")
-    everyone = of_all(weight, group)
+    everyone = of_all(at_least_float32(weight), group)
 
     def weighted(positive: Tensor, negative: Tensor, which: Tensor, columns: Tensor) -> Weights:
         return change(positive, negative, everyone[which][:, None])
@@ -198,17 +209,12 @@ def _weighted_by(
     return (Paired() if relation is None else relation).reweight(weighted)
 
 
-def _times(positive: Tensor, negative: Tensor, weight: Tensor) -> Weights:
-    return positive * weight, negative
-
-
 def _on_own(positive: Tensor, negative: Tensor, grade: Tensor) -> Weights:
     near = (positive > 0).to(grade.dtype)
-    candidates = (positive > 0) | (negative > 0)
-    return grade * near / near.sum(1, keepdim=True).clamp_min(1), candidates
+    return grade * near / near.sum(1, keepdim=True).clamp_min(1), candidates(positive, negative)
 
 
 def _on_all(positive: Tensor, negative: Tensor, grade: Tensor) -> Weights:
-    own, candidates = _on_own(positive, negative, grade)
-    far = (candidates & (positive == 0)).to(grade.dtype)
-    return own + (1 - grade) * far / far.sum(1, keepdim=True).clamp_min(1), candidates
+    own, everyone = _on_own(positive, negative, grade)
+    far = ((everyone > 0) & (positive == 0)).to(grade.dtype)
+    return own + (1 - grade) * far / far.sum(1, keepdim=True).clamp_min(1), everyone
