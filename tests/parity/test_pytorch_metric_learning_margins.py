@@ -131,10 +131,13 @@ def test_mined_multi_similarity(labels: Tensor) -> None:
     _assert_same(MultiSimilarity(base=0.5, epsilon=0.2), lambda x, y: loss(x, y, miner(x, y)), labels, factor=share)
 
 
-def test_generalized_lifted_structure() -> None:
-    """Without labels that only one item has: theirs lets what is far from such an item cost something by itself."""
+@pytest.mark.parametrize("labels", [EVEN, SINGLETONS, torch.zeros(9, dtype=torch.long), torch.arange(9)])
+def test_generalized_lifted_structure(labels: Tensor) -> None:
+    """Theirs lets what is far from an item, or what is near, cost something by itself."""
     peer = losses.GeneralizedLiftedStructureLoss()
-    _assert_same(LiftedStructure("generalized", score=NORMALIZED), peer, EVEN)
+    _assert_same(LiftedStructure("generalized", anchors="all", score=NORMALIZED), peer, labels)
+    if labels is EVEN:
+        _assert_same(LiftedStructure("generalized", score=NORMALIZED), peer, labels)
 
 
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")

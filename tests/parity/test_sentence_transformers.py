@@ -82,11 +82,31 @@ def test_query_to_query_negatives() -> None:
     ],
 )
 def test_triplets(peer: object, objective: RowObjective, seed: int, memory: str) -> None:
-    # no label alone: the peer's batch-hard counts such an anchor as 0, nearfar leaves it out of the mean
+    # no label alone: such an anchor leaves the mean here, see test_anchors_without_a_positive
     labels = torch.arange(16)[torch.randperm(16, generator=torch.Generator().manual_seed(seed))] % (3 + seed)
     items = _items(20 + seed, 16)
     expected = peer().compute_loss_from_embeddings([items], labels)
     _assert_equal(evaluate(objective, items, relation=Labels(labels), memory=memory, tile_rows=5), expected, [items])
+
+
+@pytest.mark.parametrize("memory", ["dense", "tiled"])
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 1, 2, 3], [0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0, 0]])
+def test_anchors_without_a_positive(labels: list[int], memory: str) -> None:
+    """The peer's batch-hard losses count every item: alone of its label, it still pushes its nearest negative away."""
+    items, label = _items(25, 7), torch.tensor(labels)
+    for peer, objective in (
+        (losses.BatchHardTripletLoss(Passing(), margin=5.0), Triplet("hard", margin=5.0, anchors="all")),
+        (
+            losses.BatchHardSoftMarginTripletLoss(Passing()),
+            Triplet("hard", margin=0.0, smooth=True, anchors="all"),
+        ),
+    ):
+        expected = peer.compute_loss_from_embeddings([items], label)
+        found = evaluate(objective, items, relation=Labels(label), memory=memory, tile_rows=3)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        gradients = [torch.autograd.grad(loss, items, retain_graph=True)[0] for loss in (found, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
+        assert expected > 0.1
 
 
 def test_triplet_of_three_columns() -> None:

@@ -40,6 +40,7 @@ EXAMPLES = {
     "lifted-structure": Example(LiftedStructure, "labels"),
     "lifted-structure two-sided": Example(lambda: LiftedStructure(two_sided=True)),
     "lifted-structure generalized": Example(lambda: LiftedStructure("generalized"), "views"),
+    "lifted-structure all": Example(lambda: LiftedStructure("generalized", anchors="all"), "labels"),
     "angular": Example(lambda: Angular(0.5), "labels"),
     "angular unnormalised": Example(lambda: Angular(0.5, normalize_far=False, two_sided=True)),
     "triplet swap": Example(lambda: Triplet(margin=1.0, swap=True), "labels"),
@@ -52,5 +53,6 @@ EXAMPLES = {
     "fast-ap": Example(lambda: FastAP(6), "graded"),
     "triplet": Example(lambda: Triplet(margin=1.0)),
     "triplet hard": Example(lambda: Triplet("hard", margin=1.0), "labels"),
+    "triplet hard all": Example(lambda: Triplet("hard", margin=1.0, anchors="all"), "labels"),
     "triplet semi-hard": Example(lambda: Triplet("semi-hard", margin=1.0, average="active", two_sided=True)),
 }

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nearfar.contrast.engine import Report, evaluate_rows
-from nearfar.contrast.score import NegativeEuclidean, Score
+from nearfar.contrast.score import Cosine, NegativeEuclidean, Score
 from nearfar.errors import UsageError
 from nearfar.objectives.base import RowObjective, compact, masked
 from nearfar.objectives.composed import ComposedObjective, Side, Way
@@ -36,9 +36,12 @@ class Triplet(ComposedObjective):
         swap: the negative is that of the anchor or of the positive, whichever it is nearer to (Balntas et al., 2016).
         direction: >= 0, default 0: gamma of direction regularisation (Mohan et al., 2020), which lets a negative move
             away from both anchor and positive, at right angles to their line. Its authors' values: 0.3 and 0.5.
+        anchors: "complete" (default): those with a positive and a negative. "all", of "hard" mining: every item, as in
+            sentence-transformers' batch-hard losses: without a positive ``D_ap`` is 0, so that an item alone of its
+            label still pushes its nearest negative away; without a negative ``D_an`` is ``D_ap``, a constant.
         score: default "negative-euclidean"; FaceNet's form is "negative-squared-euclidean" on normalised embeddings.
 
-    Anchors without a positive or without a negative do not count (peers count them as 0 in batch-hard's mean). Weights
+    Weights
     of the relation multiply: a triplet weighs ``positive * negative``; "hard" and "semi-hard" only ask whether they are
     > 0. The mean is over triplets, not over anchors; ``reduction="sum"`` sums triplets, "none" gives each anchor's
     mean. The gradient at distance 0 is 0, so duplicates are safe. ``swap`` and ``direction`` take all triplets and need
@@ -67,6 +70,7 @@ class Triplet(ComposedObjective):
         smooth: bool = False,
         swap: bool = False,
         direction: float = 0.0,
+        anchors: str = "complete",
         score: str | Score | None = None,
         two_sided: bool = False,
         reduction: str = "mean",
@@ -82,12 +86,21 @@ class Triplet(ComposedObjective):
             raise UsageError(f"triplet: direction must be a finite number >= 0, got {direction}")
         if (swap or direction) and mining != "all":
             raise UsageError("triplet: swap and direction go with mining='all'")
+        if anchors not in ("complete", "all"):
+            raise UsageError(f"triplet: anchors must be 'complete' or 'all', got {anchors!r}")
+        if anchors == "all" and mining != "hard":
+            raise UsageError("triplet: anchors='all' goes with mining='hard'")
         self.swap = swap
         self.direction = direction
         self.mining = mining
         self.average = average
+        self.anchors = anchors
         self.margin = margin
         self.smooth = smooth
+
+    def active(self, positive: Tensor, negative: Tensor) -> Tensor:
+        found = super().active(positive, negative)
+        return torch.ones_like(found) if self.anchors == "all" else found
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         cost, weight = self._triplets(scores, positive, negative)
@@ -123,8 +136,13 @@ class Triplet(ComposedObjective):
     def _triplets(self, scores: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         """Costs and weights ``[t, p, n]`` of the triplets that the mining chose."""
         if self.mining == "hard":
-            near = masked(-scores, positive > 0).amax(1).neg()[:, None, None]
-            far = masked(scores, negative > 0).amax(1)[:, None, None]
+            near = masked(-scores, positive > 0).amax(1).neg()
+            far = masked(scores, negative > 0).amax(1)
+            if self.anchors == "all":
+                nearest = 1.0 if isinstance(self.score, Cosine) else 0.0  # the score at distance 0
+                near = torch.where((positive > 0).any(1), near, nearest)
+                far = torch.where((negative > 0).any(1), far, near)
+            near, far = near[:, None, None], far[:, None, None]
             weight = torch.ones_like(near)
         elif self.mining == "semi-hard":
             near, near_weight = compact(scores, positive > 0)

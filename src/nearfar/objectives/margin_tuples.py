@@ -39,6 +39,9 @@ class LiftedStructure(ComposedObjective):
     Arguments:
         form: see above.
         margin: default 1 (the paper's).
+        anchors: of the generalized form: "complete" (default), those with a near and a far item, or "all": the
+            logarithm of an empty sum counts as 0, as in pytorch-metric-learning, where an item alone of its label is
+            still pushed away from the others.
         score: D is minus the score, default "negative-euclidean" (of embeddings as they are);
             pytorch-metric-learning normalises them.
         two_sided, reduction: as in :class:`InfoNCE`; "none" gives each anchor's cost or mean over its pairs.
@@ -58,6 +61,7 @@ class LiftedStructure(ComposedObjective):
         form: str = "structured",
         *,
         margin: float = 1.0,
+        anchors: str = "complete",
         score: str | Score | None = None,
         two_sided: bool = False,
         reduction: str = "mean",
@@ -67,13 +71,18 @@ class LiftedStructure(ComposedObjective):
             raise UsageError(f"lifted-structure: form must be 'structured' or 'generalized', got {form!r}")
         if not math.isfinite(margin):
             raise UsageError(f"lifted-structure: the margin must be a finite number, got {margin}")
+        if anchors not in ("complete", "all"):
+            raise UsageError(f"lifted-structure: anchors must be 'complete' or 'all', got {anchors!r}")
+        if anchors == "all" and form != "generalized":
+            raise UsageError("lifted-structure: anchors='all' goes with form='generalized'")
         self.form = form
         self.margin = margin
+        self.anchors = anchors
 
     def one_side(self, side: Side, way: Way) -> tuple[Tensor, Report]:
         key = None if side.self_contrast else side.key
         if self.form == "generalized":
-            return way.evaluate(_Generalized(self.score, self.margin, self.reduction), side.query, key, side.relation)
+            return way.evaluate(_Generalized(self), side.query, key, side.relation)
         far, report = way.evaluate(_FarSum(self.score, self.margin), side.query, key, side.relation)
         far_from_keys = far
         if key is not None:
@@ -120,12 +129,24 @@ class _FarSum(RowObjective):
 
 
 class _Generalized(RowObjective):
-    def __init__(self, score: Score, margin: float, reduction: str) -> None:
-        super().__init__(score=Embedded(score), reduction=reduction)
-        self.margin = margin
+    def __init__(self, whole: LiftedStructure) -> None:
+        super().__init__(score=Embedded(whole.score), reduction=whole.reduction)
+        self.margin, self.anchors = whole.margin, whole.anchors
+
+    def active(self, positive: Tensor, negative: Tensor) -> Tensor:
+        complete = super().active(positive, negative)
+        return torch.ones_like(complete) if self.anchors == "all" else complete
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
-        return (log_sum_exp(-scores, positive) + log_sum_exp(scores + self.margin, negative)).relu()
+        pull, push = _log_sum_or_0(-scores, positive), _log_sum_or_0(scores + self.margin, negative)
+        return (pull + push).relu()
+
+
+def _log_sum_or_0(scores: Tensor, weight: Tensor) -> Tensor:
+    """:func:`log_sum_exp`, and 0 for rows without a weight."""
+    none = ~(weight > 0).any(1)
+    exponents = masked(scores, weight).masked_fill(none[:, None], 0)
+    return torch.logsumexp(exponents, dim=1).masked_fill(none, 0)
 
 
 @register
