@@ -120,6 +120,9 @@ def test_scored_pairs_that_are_compared_with_one_another(static_model: Any, make
             if scores[p] > scores[q]:
                 total = total + ((cosines[q] - cosines[p]) / 0.05).exp()
     assert torch.allclose(loss, total.log(), rtol=1e-4)
+    dimension = embed(static_model, pairs.column("anchor")).shape[1]
+    wrapped = run(static_model, examples, objectives.get("matryoshka(cosent)", dimensions=dimension))
+    assert torch.allclose(wrapped, loss)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 100])

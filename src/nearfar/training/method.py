@@ -13,6 +13,7 @@ from nearfar.contrast.distributed import GatheredRows, total_over_processes
 from nearfar.contrast.engine import Memory
 from nearfar.contrast.temperature import ScheduledTemperature, Temperature
 from nearfar.objectives import Objective
+from nearfar.objectives.matryoshka import Matryoshka
 from nearfar.objectives.ranking_batch import PairScores
 from nearfar.training import static
 from nearfar.training.cached import loss_of_chunks
@@ -189,7 +190,7 @@ class ContrastiveMethod(Method):
             rows = GatheredRows(first.shape[0], group, first.device)
             first, second = rows.gather_with_gradient(first), rows.gather_with_gradient(second)
             targets = rows.gather(targets)
-        if isinstance(self.objective, PairScores):
+        if isinstance(self.objective, (PairScores, Matryoshka)):
             costs = self.objective.of_embeddings(first, second, targets)
         else:
             costs = self.objective((first * second).sum(1), targets)
