@@ -27,7 +27,7 @@ class Histogram(RowObjective):
     """
 
     name = "histogram"
-    formula = "sum_r h-_r sum_{q <= r} h+_q"
+    formula = "sum_r h-(r) sum_{q <= r} h+(q)"
     paper = "Ustinova 2016, Learning Deep Embeddings with Histogram Loss, arXiv:1611.00822"
     needs_negative = False
     needs_positive_scores = True
