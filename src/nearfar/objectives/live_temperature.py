@@ -186,21 +186,26 @@ class SogCLR(RowObjective):
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Report]:
         """How the engine evaluates it: each direction of a two-sided one by its own tables."""
-
         where: dict[str, Any] = {"memory": memory, "tile_rows": tile_rows, "group": group}
-        both = query is not None and key is not None and query.dim() == key.dim() == 2
+        given = relation or Paired()
+        sides = (query, key) if scores is None else (scores, scores.T)
+        both = all(side is not None and side.dim() == 2 for side in sides)
+        if scores is not None and given.among_themselves and len(scores) == len(scores.T):
+            both = False  # scores of items among themselves
         if self.opposite is None or not both:
             return evaluate_rows(self, query, key, relation=relation, scores=scores, **where)
-        assert query is not None
-        assert key is not None
         if self.reduction == "none":
             raise ValueError("reduction='none' has no meaning for a two-sided objective: its sides differ in length")
-        bound = (relation or Paired()).bind(query.shape[0], key.shape[0], self_contrast=False, device=query.device)
+        n, m = (len(side) for side in sides if side is not None)
+        like = query if scores is None else scores
+        assert like is not None
+        given = given.bind(n, m, self_contrast=False, device=like.device)
         there = copy.copy(self)  # shares the tables
         there.two_sided = False
         self.opposite.reduction = self.reduction
-        loss, report = evaluate_rows(there, query, key, relation=bound, scores=scores, **where)
-        back, of_back = evaluate_rows(self.opposite, key, query, relation=bound.transpose(), scores=None, **where)
+        loss, report = evaluate_rows(there, query, key, relation=given, scores=scores, **where)
+        turned = None if scores is None else scores.T
+        back, of_back = evaluate_rows(self.opposite, key, query, relation=given.transpose(), scores=turned, **where)
         return (loss + back) / 2, report + of_back
 
 
