@@ -11,7 +11,18 @@ from nearfar.contrast.neighbours import Neighbours
 from nearfar.contrast.paired import Paired, Views
 from nearfar.contrast.priors import ClassPriors
 from nearfar.contrast.relation import Explicit, Labels, Relation, SparseTile
-from nearfar.contrast.score import Angle, Cosine, Dot, NegativeEuclidean, NegativeSquaredEuclidean, Score, normalize
+from nearfar.contrast.score import (
+    Angle,
+    Cosine,
+    Dot,
+    NegativeEuclidean,
+    NegativeNormalizedEuclidean,
+    NegativeSNR,
+    NegativeSquaredEuclidean,
+    Score,
+    normalize,
+)
+from nearfar.contrast.tagged import Tagged
 from nearfar.contrast.taught import Taught
 from nearfar.contrast.temperature import (
     AdaptiveTemperature,
@@ -36,6 +47,8 @@ __all__ = [
     "Kernel",
     "Labels",
     "NegativeEuclidean",
+    "NegativeNormalizedEuclidean",
+    "NegativeSNR",
     "NegativeSquaredEuclidean",
     "Neighbours",
     "Paired",
@@ -44,6 +57,7 @@ __all__ = [
     "ScheduledTemperature",
     "Score",
     "SparseTile",
+    "Tagged",
     "Taught",
     "Temperature",
     "Views",
