@@ -137,7 +137,9 @@ def best_dcg(gains: list[float], k: int | None = None) -> float:
     return sum(g * discount(r) for r, g in enumerate(sorted(gains, reverse=True)[:k], 1))
 
 
-def lambda_rank(weighting: str, gain: str, k: int | None, logarithm: str, average: str, times_length: bool) -> Formula:
+def lambda_rank(
+    weighting: str, gain: str, k: int | None, cut: str, logarithm: str, average: str, times_length: bool
+) -> Formula:
     def of(lists: Columns) -> tuple[Tensor, float] | None:
         pairs = pairs_of(lists)
         if not pairs:
@@ -145,19 +147,19 @@ def lambda_rank(weighting: str, gain: str, k: int | None, logarithm: str, averag
         order = sorted(range(len(lists)), key=lambda j: -lists[j][0].item())
         rank = {j: r for r, j in enumerate(order, 1)}
         gains = [2**y - 1 if gain == "exponential" else y for _, y, _ in lists]
-        if weighting != "dcg":
+        if weighting not in ("dcg", "gain"):
             best = best_dcg(gains, k)
             gains = [g / best for g in gains]
         total, count = lists[0][0] * 0, 0.0
         for a, b, w in pairs:
-            if k is not None and min(rank[a], rank[b]) > k:
+            if k is not None and (min if cut == "either" else max)(rank[a], rank[b]) > k:
                 continue
             exchanged = abs(gains[a] - gains[b]) * abs(discount(rank[a]) - discount(rank[b]))
             apart = abs(rank[a] - rank[b])
             moved = abs(gains[a] - gains[b]) * (discount(apart) - discount(apart + 1))
             change = {
                 "ndcg": exchanged, "dcg": exchanged, "ndcg-loss2": moved, "ndcg-loss2++": 3 * moved + exchanged,
-                "none": 1.0,
+                "gain": abs(gains[a] - gains[b]), "discount": abs(discount(rank[a]) - discount(rank[b])), "none": 1.0,
             }[weighting]  # fmt: skip
             total = total + w * change * softplus(lists[b][0] - lists[a][0])
             count += w
@@ -304,7 +306,10 @@ def groco(hardest: int, steepness: float) -> Formula:
 
 
 def lambda_case(weighting: str = "ndcg", **more: object) -> Case:
-    options = {"gain": "exponential", "k": None, "logarithm": "natural", "average": "rows", "times_length": False}
+    options = {
+        "gain": "exponential", "k": None, "cut": "either", "logarithm": "natural", "average": "rows",
+        "times_length": False,
+    }  # fmt: skip
     formula = lambda_rank(weighting, **{**options, **more})
     return softmax_case(LambdaRank, formula, weighting=weighting, mu=3.0, **more)
 
@@ -330,6 +335,9 @@ CASES: dict[str, Case] = {
     "lambda-rank loss2++ k": lambda_case("ndcg-loss2++", k=2, average="pairs"),
     "lambda-rank dcg": lambda_case("dcg", average="pairs", times_length=True),
     "lambda-rank none": lambda_case("none", k=1),
+    "lambda-rank both": lambda_case("ndcg", k=3, cut="both", average="pairs"),
+    "lambda-rank gain": lambda_case("gain", gain="linear"),
+    "lambda-rank discount": lambda_case("discount", average="pairs", times_length=True),
     "approx-ndcg": softmax_case(ApproxNDCG, approx_ndcg("exponential")),
     "approx-ndcg linear": softmax_case(ApproxNDCG, approx_ndcg("linear"), gain="linear"),
     "smooth-ap": softmax_case(SmoothAP, smooth_ap(False)),

@@ -92,6 +92,14 @@ ROUNDED = 3e-6
             lambda model: list_losses.LambdaLoss(model, lambda_loss.NDCGLoss2Scheme(), k=2, reduction_log="natural"),
             LambdaRank("ndcg-loss2", k=2, average="pairs"), GRADES,
         ),
+        (
+            lambda model: list_losses.LambdaLoss(model, lambda_loss.NDCGLoss1Scheme()),
+            LambdaRank("ndcg-loss1", average="pairs", logarithm="binary"), GRADES,
+        ),
+        (
+            lambda model: list_losses.LambdaLoss(model, lambda_loss.NDCGLoss1Scheme(), k=2),
+            LambdaRank("ndcg-loss1", k=2, average="pairs", logarithm="binary"), GRADES,
+        ),
         (lambda model: list_losses.ListNetLoss(model), ListNet(), GRADES),
         # the peer sorts ties in an order of its own: none here
         (lambda model: list_losses.ListMLELoss(model, respect_input_order=False), ListMLE(), DISTINCT),

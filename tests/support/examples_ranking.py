@@ -34,6 +34,7 @@ EXAMPLES = {
     "listmle": Example(lambda: ListMLE(temperature="learned:0.3"), "graded"),
     "listmle labels": Example(lambda: ListMLE(divide=True, temperature=0.3), "labels"),
     "lambda-rank": Example(lambda: LambdaRank(temperature="learned:0.3"), "graded"),
+    "lambda-rank loss1": Example(lambda: LambdaRank("ndcg-loss1", k=3, cut="both", average="pairs"), "graded"),
     "lambda-rank pairs": Example(lambda: LambdaRank("ndcg-loss2++", k=3, average="pairs", temperature=0.3), "graded"),
     "lambda-rank dcg": Example(lambda: get("lipo-lambda", temperature=0.3), "labels"),
     "approx-ndcg": Example(lambda: ApproxNDCG(temperature="learned:0.3"), "graded"),

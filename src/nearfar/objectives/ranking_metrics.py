@@ -29,7 +29,7 @@ from nearfar.objectives.graded_columns import (
 from nearfar.objectives.registry import register
 
 GAINS = ("exponential", "linear")
-WEIGHTINGS = ("ndcg", "ndcg-loss2", "ndcg-loss2++", "dcg", "none")
+WEIGHTINGS = ("ndcg", "ndcg-loss1", "ndcg-loss2", "ndcg-loss2++", "dcg", "gain", "discount", "none")
 
 
 @register
@@ -43,7 +43,11 @@ class LambdaRank(RowObjective):
     - "ndcg" (default, LambdaRank): ``w = |G_a - G_b| |1/D_a - 1/D_b|``;
     - "ndcg-loss2": ``w = |G_a - G_b| |1/D(|r_a - r_b|) - 1/D(|r_a - r_b| + 1)|``, a tighter bound;
     - "ndcg-loss2++": ``mu`` times that plus LambdaRank's;
+    - "ndcg-loss1": ``w = G_a / D_a``, a looser bound, over all pairs of columns of the list, equal and reversed grades
+      and a column with itself (a constant log 2) included;
     - "dcg": LambdaRank's with the gain ``2^y - 1`` itself (grades above 60 gain what 60 does);
+    - "gain": ``w = |2^y_a - 2^y_b|`` alone, with ``gain="linear"`` the difference of the grades; "discount":
+      ``w = |1/D_a - 1/D_b|`` alone (LiPO's ablations of "dcg");
     - "none": 1, RankNet.
 
     Ranks are found by sorting each row, pairs begin with graded columns only: with few near columns a row, tiles take
@@ -51,14 +55,15 @@ class LambdaRank(RowObjective):
     still has a cost; in [0, inf).
 
     Alias "lipo-lambda" is rax' form, which the paper names: "dcg" weights times the length of the list, mean over all
-    pairs of the batch. allRank: ``logarithm="binary", reduction="sum"``; sentence-transformers' LambdaLoss:
-    ``"ndcg-loss2++", logarithm="binary", average="pairs"``.
+    pairs of the batch. allRank: ``logarithm="binary", reduction="sum"``, and ``cut="both"`` with a k;
+    sentence-transformers' LambdaLoss: ``"ndcg-loss2++", logarithm="binary", average="pairs"``.
 
     Arguments:
         weighting: see above.
         gain: "exponential" (default), ``2^y - 1``, or "linear", ``y``.
         k: only pairs with a column among the first k present ranks count, and the best DCG is that of k ranks
-            (equation 18 of LambdaLoss); default None: all.
+            (equation 18 of LambdaLoss); default None: all. ``cut="both"``: only pairs with both columns among them;
+            default "either".
         mu: of "ndcg-loss2++", default 10.
         logarithm: "natural" (default), or "binary", which divides costs by log 2, as the paper prints them.
         average: "rows" (default): the mean over rows of their sum; "pairs": the mean over all pairs of the batch.
@@ -84,6 +89,7 @@ class LambdaRank(RowObjective):
         *,
         gain: str = "exponential",
         k: int | None = None,
+        cut: str = "either",
         mu: float = 10.0,
         logarithm: str = "natural",
         average: str = "rows",
@@ -97,6 +103,7 @@ class LambdaRank(RowObjective):
         for argument, value, allowed in (
             ("weighting", weighting, WEIGHTINGS),
             ("gain", gain, GAINS),
+            ("cut", cut, ("either", "both")),
             ("logarithm", logarithm, ("natural", "binary")),
             ("average", average, ("rows", "pairs")),
         ):
@@ -108,6 +115,7 @@ class LambdaRank(RowObjective):
         self.weighting = weighting
         self.gain = gain
         self.k = k
+        self.cut = cut
         self.mu = mu
         self.logarithm = logarithm
         self.average = average
@@ -121,43 +129,61 @@ class LambdaRank(RowObjective):
             cost = cost * lists.inside.sum(1)
         if self.logarithm == "binary":
             cost = cost / math.log(2)
-        return cost / _at_least_tiny(pairs.weight.sum((1, 2))) if self.average == "pairs" else cost
+        return cost / _at_least_tiny(self._count(lists, pairs, ranks)) if self.average == "pairs" else cost
 
     def active(self, positive: Tensor, negative: Tensor) -> Tensor:
-        return has_order(positive, negative)
+        return (positive > 0).any(1) if self.weighting == "ndcg-loss1" else has_order(positive, negative)
 
     def weights(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         if self.average == "rows":
             return super().weights(scores, positive, negative)
-        return self._pairs(listed(scores, positive, negative))[0].weight.sum((1, 2))
+        lists = listed(scores, positive, negative)
+        return self._count(lists, *self._pairs(lists))
 
     def arrays(self, positives: int) -> float:
         return 16.0 + 12.0 * positives
 
     def _pairs(self, lists: Listed) -> tuple[OrderedPairs, Tensor]:
-        """The pairs that count, and the ranks ``[t, c]`` of all columns."""
+        """The pairs that count and have a cost, and the ranks ``[t, c]`` of all columns."""
         ranks = descending_ranks(lists.scores, lists.inside)
         pairs = ordered_pairs(lists)
+        if self.weighting == "ndcg-loss1":
+            pairs = pairs._replace(weight=lists.weight[:, None, :].expand_as(pairs.weight))
         if self.k is not None:
             first = ranks <= self.k
-            seen = first.gather(1, pairs.higher)[:, :, None] | first[:, None, :]
-            pairs = pairs._replace(weight=pairs.weight * seen)
+            own, other = first.gather(1, pairs.higher)[:, :, None], first[:, None, :]
+            pairs = pairs._replace(weight=pairs.weight * (own & other if self.cut == "both" else own | other))
         return pairs, ranks
+
+    def _count(self, lists: Listed, pairs: OrderedPairs, ranks: Tensor) -> Tensor:
+        """The weight ``[t]`` of all pairs of a list that count."""
+        if self.weighting != "ndcg-loss1":
+            return pairs.weight.sum((1, 2))
+        every = lists.weight.sum(1)  # pairs that begin with a column of grade 0 count and have no cost
+        first = every if self.k is None else (lists.weight * (ranks <= self.k)).sum(1)
+        return first.square() if self.cut == "both" else every.square() - (every - first).square()
 
     def _change(self, lists: Listed, pairs: OrderedPairs, ranks: Tensor) -> Tensor | float:
         """The weight ``[t, p, c]`` of each pair, without a gradient."""
         if self.weighting == "none":
             return 1.0
+        own = ranks.gather(1, pairs.higher)[:, :, None]
+        exchanged = (discounts(own) - discounts(ranks)[:, None, :]).abs()
+        if self.weighting == "discount":
+            return exchanged
         gain = gains(lists.grade, self.gain)
-        if self.weighting == "dcg":
+        if self.weighting in ("dcg", "gain"):
             gain = gain * gain_units(lists.grade, self.gain)
         else:
             gain = gain / ideal_dcg(gain.gather(1, pairs.higher), self.k)
-        gained = (gain.gather(1, pairs.higher)[:, :, None] - gain[:, None, :]).abs()
-        own = ranks.gather(1, pairs.higher)[:, :, None]
-        exchanged = (discounts(own) - discounts(ranks)[:, None, :]).abs()
+        own_gain = gain.gather(1, pairs.higher)[:, :, None]
+        if self.weighting == "ndcg-loss1":
+            return own_gain * discounts(own)
+        gained = (own_gain - gain[:, None, :]).abs()
         if self.weighting in ("ndcg", "dcg"):
             return gained * exchanged
+        if self.weighting == "gain":
+            return gained
         apart = (own - ranks[:, None, :]).abs().clamp_min(1)  # a column makes no pair with itself
         moved = discounts(apart) - discounts(apart + 1)
         return gained * (moved if self.weighting == "ndcg-loss2" else self.mu * moved + exchanged)
