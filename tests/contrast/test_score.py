@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -12,11 +13,26 @@ from nearfar.contrast import Cosine, Dot, NegativeEuclidean, NegativeSquaredEucl
 from nearfar.contrast.score import SCORES, get
 from nearfar.errors import UsageError
 
+
+def _unit(x: list[float]) -> list[float]:
+    return [value / math.hypot(*x) for value in x]
+
+
+def _of_quotient(product: complex, q: list[float], k: list[float]) -> float:
+    """Of three dimensions as the complex vector ``[x_0 + i x_2, x_1]``."""
+    return abs(product.real + product.imag) / (math.hypot(*q) * math.hypot(*k))
+
+
 LOOPS = {
     "dot": lambda q, k: sum(a * b for a, b in zip(q, k, strict=True)),
     "cosine": lambda q, k: sum(a * b for a, b in zip(q, k, strict=True)) / (math.hypot(*q) * math.hypot(*k)),
     "negative-euclidean": lambda q, k: -math.dist(q, k),
     "negative-squared-euclidean": lambda q, k: -sum((a - b) ** 2 for a, b in zip(q, k, strict=True)),
+    "angle": lambda q, k: _of_quotient(complex(q[0], q[2]) * complex(k[0], -k[2]) + q[1] * k[1], q, k),
+    "negative-normalized-euclidean": lambda q, k: -math.dist(_unit(q), _unit(k)),
+    "negative-snr": lambda q, k: (
+        -(statistics.pvariance(a - b for a, b in zip(_unit(q), _unit(k), strict=True)) / statistics.pvariance(_unit(q)))
+    ),
 }
 
 
