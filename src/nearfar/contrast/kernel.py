@@ -192,7 +192,7 @@ class ConditionalKernel(Kernel):
             names, of_column = torch.unique(torch.where(ids >= 0, ids, -1 - column), return_inverse=True)
             first = torch.full_like(names, ids.numel()).scatter_reduce(0, of_column, column, "amin")
             condition = self._keys["condition"][first]
-            kernel = self.compare(condition, condition)
+            kernel = self.compare(condition, condition).double()
             if self.official:
                 kernel = kernel.fill_diagonal_(1.0)
             kernel.diagonal().add_(self.regularization)
@@ -204,7 +204,7 @@ class ConditionalKernel(Kernel):
         found = self.operator()
         ids = self.query_state["id"][rows]
         own = (found.names[:, None] == ids[None, :]) & (ids >= 0)
-        kernel = self.compare(found.condition, self.query_state["condition"][rows])
+        kernel = self.compare(found.condition, self.query_state["condition"][rows]).double()
         if self.official:
             kernel = kernel.masked_fill(own, 1.0)
         weights = torch.linalg.lu_solve(found.factors, found.pivots, kernel)
