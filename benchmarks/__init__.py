@@ -1,1 +1,1 @@
-"""Side by side with peers, in one run, on this machine: ``python -m benchmarks [engine | peers | training]``."""
+"""Side by side with peers, in one run, on this machine: ``python -m benchmarks``."""

@@ -1,10 +1,10 @@
-"""``python -m benchmarks [engine] [peers] [training] [scaling]``: all of them without an argument."""
+"""``python -m benchmarks [engine] [peers] [training] [scaling] [kernels]``: all of them without an argument."""
 
 from __future__ import annotations
 
 import sys
 
-BENCHMARKS = ["engine", "peers", "training", "scaling"]
+BENCHMARKS = ["engine", "peers", "training", "scaling", "kernels"]
 
 
 def main() -> None:

@@ -22,6 +22,18 @@ class Compared(NamedTuple):
     exclude: Sides | None
     within: Sides | None
 
+    def counts(self, self_contrast: bool) -> tuple[Tensor, Tensor]:
+        """How many keys are near and how many are far of each query, ``[n]`` each; linear memory."""
+        within = () if self.within is None else (self.within,)
+        equal = _equal(self.ids)
+        own = (self.ids[0] >= 0).long() if self_contrast else 0  # an item is not near to itself
+        far = (_equal(*within) if within else self.ids[1].numel()) - _equal(self.ids, *within)
+        lonely = self.ids[0] < 0
+        if self.exclude is not None:
+            far = far - _equal(self.exclude, *within) + _equal(self.ids, self.exclude, *within)
+            lonely &= self.exclude[0] < 0
+        return equal - own, far - lonely.long() if self_contrast else far
+
     def turned(self) -> Compared:
         """The same with the roles of queries and keys exchanged."""
         ids, exclude, within = (None if sides is None else (sides[1], sides[0]) for sides in self)
@@ -46,6 +58,21 @@ def compared(relation: Relation) -> Compared:
         _numbered(query["exclude"], key["exclude"]) if "exclude" in query else None,
         _numbered(query["within"], key["within"], negative=True) if "within" in query else None,
     )
+
+
+def _equal(*sides: Sides) -> Tensor:
+    """How many keys equal each query in all of them, ``[n]``; those below 0 equal nothing."""
+    n = sides[0][0].numel()
+    numbers = torch.zeros(n + sides[0][1].numel(), dtype=torch.long, device=sides[0][0].device)
+    nothing = torch.zeros_like(numbers, dtype=torch.bool)
+    for side in sides:
+        values = torch.cat(side).long()
+        nothing |= values < 0
+        numbers = torch.unique(numbers * (values.numel() + 1) + values.clamp_min(0), return_inverse=True)[1]
+    numbers = torch.where(nothing, numbers.numel(), numbers)
+    counts = torch.bincount(numbers[n:], minlength=numbers.numel() + 1)
+    counts[-1] = 0
+    return counts[numbers[:n]]
 
 
 def _numbered(query: Tensor, key: Tensor, *, negative: bool = False) -> Sides:

@@ -7,7 +7,7 @@ keys: four products for one direction, five for both. Memory is that of the embe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from nearfar.contrast.distributed import GatheredRows
 from nearfar.contrast.kernels import softmax
 from nearfar.contrast.kernels.compared import Compared, compared
-from nearfar.contrast.kernels.softmax import Pull, Side, Sums
+from nearfar.contrast.kernels.softmax import LOG2_E, Pull, Side, Sums
 from nearfar.contrast.passes import scale_of
 from nearfar.contrast.relation import Relation
 from nearfar.contrast.score import Cosine
@@ -84,11 +84,11 @@ class _Loss(torch.autograd.Function):
         rows = pairs.rows()
         columns = pairs.columns() if how.both_sides else None
         if columns is None:
-            counts.add(rows.active, rows.sums.near.sum(), rows.sums.far.sum())
+            counts.add(rows.active, rows.near.sum(), rows.far.sum())
             total, weight = rows.total(), rows.active.sum().to(query.dtype)
         else:
             active = torch.cat([rows.active, columns.active])
-            counts.add(active, 2 * rows.sums.near.sum(), 2 * rows.sums.far.sum())
+            counts.add(active, 2 * rows.near.sum(), 2 * rows.far.sum())
             mean = how.problem.objective.reduction == "mean"
             rows, columns = rows.halved(mean=mean), columns.halved(mean=mean)
             total, weight = rows.total() + columns.total(), query.new_ones(())
@@ -107,20 +107,23 @@ class _Costs:
     """The rows' costs (or the columns'), and how much each counts."""
 
     sums: Sums
+    near: Tensor  # [n] how many are near
+    far: Tensor  # [n] how many are far
     active: Tensor  # [n] bool
     weight: Tensor  # [n], 0 where not active
 
     def total(self) -> Tensor:
-        costs = self.sums.log_sum - self.sums.target / self.sums.near.clamp_min(1)
+        costs = self.sums.log_sum - self.sums.target / self.near.clamp_min(1)
         return torch.where(self.active, costs * self.weight, 0).sum()
 
     def halved(self, *, mean: bool) -> _Costs:
         count = self.active.sum().clamp_min(1) if mean else 1
-        return _Costs(self.sums, self.active, self.weight / (2 * count))
+        return replace(self, weight=self.weight / (2 * count))
 
     def pull(self, factor: Tensor) -> Pull:
         weight = self.weight * factor
-        return Pull(self.sums.log_sum, weight, weight / self.sums.near.clamp_min(1))
+        log_sum = torch.where(self.active, self.sums.log_sum * LOG2_E, torch.inf)
+        return Pull(log_sum, weight, weight / self.near.clamp_min(1))
 
 
 class _Pairs:
@@ -136,13 +139,13 @@ class _Pairs:
         self.first = int(position[0]) if position is not None and position.numel() else 0
         cosine = isinstance(objective.score, Cosine)
         self.query_length, self.key_length = (_inverse_lengths(items) if cosine else None for items in (query, key))
-        ids = compared(relation)
-        self.queries = _side(query, self.query_length, how.precision, ids, 0)
-        self.keys = _side(key, self.key_length, how.precision, ids, 1)
+        self.ids = compared(relation)
+        self.queries = _side(query, self.query_length, how.precision, self.ids, 0)
+        self.keys = _side(key, self.key_length, how.precision, self.ids, 1)
         if key is query:
             self.keys = self.keys._replace(items=self.queries.items)
 
-    def _costs(self, one: Side, other: Side) -> _Costs:
+    def _costs(self, one: Side, other: Side, ids: Compared) -> _Costs:
         sums = softmax.log_sums(
             one._replace(factor=one.factor * self.scale),
             other,
@@ -150,16 +153,17 @@ class _Pairs:
             self_contrast=self.self_contrast,
             only_far=self.only_far,
         )
-        active = sums.near > 0
+        near, far = ids.counts(self.self_contrast)
+        active = near > 0
         if self.only_far or self.needs_far:
-            active &= sums.far > 0
-        return _Costs(sums, active, active.to(self.query.dtype))
+            active &= far > 0
+        return _Costs(sums, near, far, active, active.to(self.query.dtype))
 
     def rows(self) -> _Costs:
-        return self._costs(self.queries, self.keys)
+        return self._costs(self.queries, self.keys, self.ids)
 
     def columns(self) -> _Costs:
-        return self._costs(self.keys, self.queries)
+        return self._costs(self.keys, self.queries, self.ids.turned())
 
     def gradients(self, rows: _Costs, columns: _Costs | None) -> tuple[Tensor, Tensor, Tensor]:
         """Those of queries, keys and scale."""

@@ -33,8 +33,6 @@ class Sums(NamedTuple):
 
     log_sum: Tensor  # over the denominator; -inf where it is empty
     target: Tensor  # the sum of the near scores
-    near: Tensor  # how many are near, int32
-    far: Tensor  # how many are far, int32
 
 
 class Shape(NamedTuple):
@@ -58,8 +56,7 @@ def log_sums(
     """
     n, m = query.items.shape[0], key.items.shape[0]
     if not n or not m:
-        nothing = torch.zeros_like(query.ids)
-        return Sums(query.factor.new_full((n,), -torch.inf), query.factor.new_zeros(n), nothing, nothing)
+        return Sums(query.factor.new_full((n,), -torch.inf), query.factor.new_zeros(n))
     shape = _shape(query)
     row_blocks = triton.cdiv(n, shape.block_m)
     column_blocks = triton.cdiv(m, shape.block_n)
@@ -68,25 +65,20 @@ def log_sums(
     columns_a_part = triton.cdiv(column_blocks, parts) * shape.block_n
     parts = triton.cdiv(m, columns_a_part)
     peak, total, target = (query.factor.new_empty(parts, n) for _ in range(3))
-    near, far = (query.ids.new_empty(parts, n) for _ in range(2))
     programs.log_sums[(row_blocks, parts)](
-        *_arguments(query, key), peak, total, target, near, far, n, m, query.items.shape[1], first, columns_a_part,
+        *_arguments(query, key), peak, total, target, n, m, query.items.shape[1], first, columns_a_part,
         **_constants(query, self_contrast, only_far, shape),
     )  # fmt: skip
     # a part without candidates has a peak of -inf and a sum of 0
     highest = peak.amax(0)
     reference = torch.where(highest == -torch.inf, 0, highest)
     summed = (total * (peak - reference).exp2()).sum(0)
-    return Sums(
-        (summed.log2() + reference) / LOG2_E,
-        target.sum(0) / LOG2_E,
-        near.sum(0, dtype=torch.int32),
-        far.sum(0, dtype=torch.int32),
-    )
+    return Sums((summed.log2() + reference) / LOG2_E, target.sum(0) / LOG2_E)
 
 
 class Pull(NamedTuple):
-    """Of each row (or column) ``[n]``: its log-sum, the weight of its softmax, and what each near pair is pulled by."""
+    """Of each row (or column) ``[n]``: its log-sum in units of log 2, infinite where it does not count; the weight of
+    its softmax; and what each of its near pairs is pulled by."""
 
     log_sum: Tensor
     weight: Tensor
@@ -111,11 +103,9 @@ def derivatives(
     shape = _shape(query)
     height, width = rows.stop - rows.start, columns.stop - columns.start
     found = out[: height * width].view(height, width)
-    row_log_sum, column_log_sum = row.log_sum * LOG2_E, None if column is None else column.log_sum * LOG2_E
     blocks = triton.cdiv(height, shape.block_m) * triton.cdiv(width, shape.block_n)
     programs.derivatives[(blocks,)](
-        *_arguments(query, key), row_log_sum, row.weight, row.pull, column_log_sum,
-        None if column is None else column.weight, None if column is None else column.pull, found,
+        *_arguments(query, key), *row, *((None, None, None) if column is None else column), found,
         rows.start, rows.stop, columns.start, columns.stop, query.items.shape[1], first,
         both_sides=column is not None, group_rows=8, **_constants(query, self_contrast, only_far, shape),
     )  # fmt: skip
@@ -137,6 +127,7 @@ def _constants(query: Side, self_contrast: bool, only_far: bool, shape: Shape) -
         "has_within": query.within is not None,
         "self_contrast": self_contrast,
         "only_far": only_far,
+        "ragged": query.items.shape[1] % shape.block_d != 0,
         "widen": query.items.device.type == "cpu",  # triton's interpreter multiplies no bfloat16
         "precision": "ieee" if exact else "tf32",
         "block_m": shape.block_m,
