@@ -79,6 +79,7 @@ def test_each_can_be_pickled_into_a_state_and_printed(cls: type[Objective]) -> N
     copy = cls()
     copy.load_state_dict(objective.state_dict())
     assert cls.__name__ in repr(objective)
+    assert isinstance(getattr(objective, "temperature", None), (Temperature, type(None)))  # which runs print and step
 
 
 def test_aliases_stand_for_arguments_and_give_way_to_given_ones() -> None:
@@ -154,3 +155,18 @@ def test_importing_the_core_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines() == ["[]", "['nearfar']"]
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NTXentLoss", "nt-xent"), ("SupConLoss", "supcon"), ("DCLWLoss", "dclw"), ("MACLLoss", "macl"),
+        ("NPairsLoss", "n-pairs"), ("ClipLoss", "clip"), ("SigLipLoss", "siglip"), ("TripletMarginLoss", "triplet"),
+        ("MultipleNegativesRankingLoss", "mnrl"), ("BatchHardTripletLoss", "batch-hard-triplet"), ("SimCLR", "nt-xent"),
+        ("CosineSimilarityLoss", "claif"), ("ap-loss", "smooth-ap"),
+    ],
+)  # fmt: skip
+def test_class_names_of_other_libraries_are_understood(name: str, known: str) -> None:
+    assert find(name) == find(known)
+    with pytest.raises(UsageError, match="there is no objective called 'loss'"):
+        find("loss")

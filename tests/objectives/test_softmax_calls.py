@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from nearfar.contrast import Labels, Paired, evaluate
+from nearfar.contrast import Labels, Paired, Views, evaluate
 from nearfar.contrast.directions import DIRECTIONS, Directions
 from nearfar.errors import UsageError
-from nearfar.objectives import CPC, NNCLR, InfoNCE, MoCo, MoCoDualHard, SpectralContrastive, SupCon
+from nearfar.objectives import CPC, DHEL, NNCLR, InfoNCE, MoCo, MoCoDualHard, SpectralContrastive, SupCon
 from support.loops import cosine, dot
+from support.recorded import two_views
 from support.scenarios import embeddings
 
 
@@ -206,3 +209,16 @@ def test_directions_that_make_no_sense() -> None:
         InfoNCE()(torch.ones(2, 3), torch.ones(2, 3), relation=Directions(2, 2))
     with pytest.raises(ValueError, match="query_within"):
         Directions(2, 2, Paired(query_within=torch.tensor([0, 1])))
+
+
+@pytest.mark.parametrize("memory", ["dense", "tiled"])
+def test_dhel_with_the_energy_of_the_first_view_alone(memory: Any) -> None:
+    """DHEL-KCL losses.py, DHEL with include_augs=False: the energy of the first view alone."""
+    a, b = (normalize(x.detach()).requires_grad_() for x in two_views(3, 5, 4))
+    first, own = torch.arange(10) < 5, torch.eye(5, dtype=torch.bool)
+    expected = ((a @ a.T / 0.3).masked_fill(own, -torch.inf).logsumexp(1) - (a * b).sum(1) / 0.3).mean()
+    for relation in (Views(2), Views(2, negatives="same-view")):
+        loss = DHEL("one")(torch.cat([a, b]), relation=relation, anchors=first, memory=memory)
+        torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match="anchors must be"):
+        DHEL("one")(torch.cat([a, b]), relation=Views(2), anchors=first[:4])

@@ -18,7 +18,7 @@ from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
 from nearfar.objectives.base import RowObjective, grouped_log_sum_exp, log_sum_exp, masked, weighted_mean
 from nearfar.objectives.registry import register
-from nearfar.objectives.softmax import own_log_sums
+from nearfar.objectives.softmax import of_anchors, own_log_sums
 
 
 class WithinViews(RowObjective):
@@ -39,11 +39,23 @@ class WithinViews(RowObjective):
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Report]:
         """How the engine evaluates it."""
-        if isinstance(relation, Views) and relation.negatives == "all":
-            relation = relation.far_from("same-view")
         return evaluate_rows(
-            self, query, key, relation=relation, scores=scores, memory=memory, tile_rows=tile_rows, group=group
+            self,
+            query,
+            key,
+            relation=within_views(relation),
+            scores=scores,
+            memory=memory,
+            tile_rows=tile_rows,
+            group=group,
         )
+
+
+def within_views(relation: Relation | None) -> Relation | None:
+    """Plain ``Views`` with the negatives of the same view; any other relation as it is."""
+    if isinstance(relation, Views) and relation.negatives == "all":
+        return relation.far_from("same-view")
+    return relation
 
 
 @register
@@ -56,12 +68,14 @@ class DHEL(WithinViews):
 
     Arguments:
         energies: "both" (default): the energies of both views, as in the official code by default; "one": that of one
-            view (``include_augs=False`` there), averaged over which one it is.
+            view, averaged over which one it is. ``include_augs=False`` of the official code is "one" with the first
+            views as ``anchors``.
         temperature: default 0.3 (the official code's); and those of :class:`~nearfar.objectives.InfoNCE` up to
             ``reduction``.
 
     As a row objective: each row costs ``-s_ip/T + w log sum_{n of its view} exp(s_in/T)``, w 2 or 1, and the mean is
-    over rows, those with a positive and a negative.
+    over rows, those with a positive and a negative. Called with ``anchors [n]`` (bool), only those rows are anchors,
+    all items their candidates.
     """
 
     name = "dhel"
@@ -86,6 +100,22 @@ class DHEL(WithinViews):
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         energies = 2 if self.energies == "both" else 1
         return energies * log_sum_exp(scores, negative) - weighted_mean(scores, positive)
+
+    def forward(
+        self,
+        query: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        relation: Relation | None = None,
+        scores: Tensor | None = None,
+        memory: Memory = "auto",
+        group: dist.ProcessGroup | None = None,
+        anchors: Tensor | None = None,
+    ) -> Tensor:
+        """The loss; see :func:`nearfar.contrast.evaluate`. ``anchors [n]``: bool, which queries are anchors."""
+        if anchors is not None:
+            relation = of_anchors(anchors, query if scores is None else scores, within_views(relation), group)
+        return super().forward(query, key, relation=relation, scores=scores, memory=memory, group=group)
 
 
 @register

@@ -51,14 +51,16 @@ def get(name: str, **arguments: Any) -> Objective:
 
 
 def find(name: str) -> tuple[type[Objective], dict[str, Any]]:
-    """The class called ``name`` and the arguments that this name stands for. Raises UsageError for an unknown name."""
+    """The class called ``name`` and the arguments that this name stands for; "Loss" at the end may stand there or not,
+    as in the class names of other libraries. Raises UsageError for an unknown name."""
     outer, bracket, inner = name.partition("(")
     if bracket:
         return _wrapped(outer, inner.strip(), name)
-    found = _BY_NAME.get(_key(name))
+    key = _key(name)
+    found = _BY_NAME.get(key) or _BY_NAME.get(key.removesuffix("loss"))
     if found is None:
-        near = difflib.get_close_matches(_key(name), _BY_NAME, n=3, cutoff=0.5)
-        nearest = ", ".join(sorted({_BY_NAME[key][0].name for key in near}))
+        near = difflib.get_close_matches(key, _BY_NAME, n=3, cutoff=0.5)
+        nearest = ", ".join(sorted({_BY_NAME[other][0].name for other in near}))
         raise UsageError(
             f"there is no objective called {name!r}",
             hint=(f"did you mean {nearest}? " if nearest else "") + "`nearfar objectives` lists them",

@@ -91,6 +91,7 @@ class InfoNCE(SoftmaxObjective):
     name = "info-nce"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "nt-xent": {"temperature": 0.5},
+        "simclr": {"temperature": 0.5},
         "simcse": {},
         "nt-xent-labels": {"temperature": 0.07, "own_denominator": True, "average": "pairs"},
         "mnrl": {},
@@ -274,11 +275,11 @@ class SupCon(SoftmaxObjective):
     ) -> Tensor:
         """The loss; see :func:`nearfar.contrast.evaluate`. ``anchors [n]``: bool, which queries are anchors."""
         if anchors is not None:
-            relation = _of_anchors(anchors, query if scores is None else scores, relation, group)
+            relation = of_anchors(anchors, query if scores is None else scores, relation, group)
         return super().forward(query, key, relation=relation, scores=scores, memory=memory, group=group)
 
 
-def _of_anchors(
+def of_anchors(
     anchors: Tensor, rows: Tensor | None, relation: Relation | None, group: dist.ProcessGroup | None
 ) -> Relation:
     """The relation with the rows of all other queries ignored."""
