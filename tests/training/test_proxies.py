@@ -84,7 +84,7 @@ def test_the_header_names_the_classes(tmp_path: Path, make_labelled: Any) -> Non
 
 
 def test_pairs_have_no_classes(tmp_path: Path, make_pairs: Any) -> None:
-    with pytest.raises(UsageError, match="arcface learns vectors of classes and cannot be trained on pairs"):
+    with pytest.raises(UsageError, match="arcface is about classes of items and cannot be trained on pairs"):
         start(tmp_path / "run", make_pairs(60), "arcface")
 
 

@@ -212,7 +212,7 @@ class SwaV(ViewObjective):
         prototypes: int = 3000,
         dimension: int = 128,
         *,
-        temperature: float = 0.1,
+        temperature: float | str | Temperature = 0.1,
         epsilon: float = 0.05,
         iterations: int = 3,
         assigning: int = 2,
@@ -220,9 +220,9 @@ class SwaV(ViewObjective):
         super().__init__()
         if min(prototypes, dimension, iterations, assigning) < 1:
             raise UsageError("swav: prototypes, dimension, iterations and assigning must be at least 1")
-        if not (0 < temperature < math.inf and 0 < epsilon < math.inf):
-            raise UsageError(f"swav: temperature and epsilon must be finite, > 0, got {temperature} and {epsilon}")
-        self.temperature = temperature
+        if not 0 < epsilon < math.inf:
+            raise UsageError(f"swav: epsilon must be a finite number > 0, got {epsilon}")
+        self.temperature = temperature_module.get(temperature, 0.1)
         self.epsilon = epsilon
         self.iterations = iterations
         self.assigning = assigning
@@ -250,7 +250,7 @@ class SwaV(ViewObjective):
             raise ValueError(f"swav: needs at least 2 views, got {len(scores)}")
         if queued is not None and len(queued) != assigning:
             raise ValueError(f"swav: {assigning} views give codes and need as many queues, got {len(queued)}")
-        predictions = [torch.log_softmax(score / self.temperature, 1) for score in scores]
+        predictions = [torch.log_softmax(score * self.temperature.scale(), 1) for score in scores]
         costs = []
         for a in range(assigning):
             everything = scores[a] if queued is None else torch.cat([scores[a], queued[a]])

@@ -59,6 +59,8 @@ class RowObjective(Objective):
     default_score: ClassVar[str] = "cosine"
     default_temperature: ClassVar[float | None] = None
     needs_negative: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+    """Whether only classes of items say who is near: ``relation=Labels(y)``."""
     needs_positive_scores: bool = False
     needs_row_statistics: bool = False
     joins_rows: bool = False

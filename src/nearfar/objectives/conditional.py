@@ -51,6 +51,7 @@ class CCLK(RowObjective):
     """
 
     name = "ccl-k"
+    needs = ("relation=Kernel(condition)",)
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "fair-info-nce-k": {"form": "fair"},
         "weak-sup-info-nce-k": {"form": "weak"},

@@ -48,6 +48,7 @@ class GML(RowObjective):
     """
 
     name = "gml"
+    needs_labels = True
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "logit-adjusted": {"temperature": 1.0},
         "logit-adjustment": {"temperature": 1.0},

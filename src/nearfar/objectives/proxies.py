@@ -36,6 +36,7 @@ class ProxyObjective(RowObjective):
     their gradients sum to those of one process.
     """
 
+    needs_labels = True
     needs_negative = False
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from nearfar.contrast import score as scores_module
+from nearfar.contrast import temperature as temperature_module
 from nearfar.contrast.distributed import GatheredRows
 from nearfar.contrast.engine import Memory, Report, evaluate_rows
 from nearfar.contrast.paired import Paired
@@ -20,7 +20,6 @@ from nearfar.contrast.precision import at_least_float32
 from nearfar.contrast.relation import Relation
 from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
-from nearfar.errors import UsageError
 from nearfar.objectives.base import PointObjective, RowObjective, compact, weighted_mean
 from nearfar.objectives.composed import ComposedObjective, Embedded, Side, Way, nothing
 from nearfar.objectives.registry import register
@@ -238,11 +237,9 @@ class CoSENT(PairScores):
     formula = "log(1 + sum_{y_p > y_q} exp((s_q - s_p)/T))"
     paper = "Su 2022, CoSENT: A more efficient sentence vector scheme than Sentence-BERT"
 
-    def __init__(self, temperature: float = 0.05, *, score: str | Score | None = None) -> None:
+    def __init__(self, temperature: float | str | Temperature = 0.05, *, score: str | Score | None = None) -> None:
         super().__init__(score=score)
-        if not 0 < temperature < math.inf:
-            raise UsageError(f"{self.name}: temperature must be a finite number > 0, got {temperature}")
-        self.temperature = temperature
+        self.temperature = temperature_module.get(temperature, 0.05)
 
     def whole(self, score: Tensor, target: Tensor) -> Tensor:
         if bool(torch.isnan(target).any()):
@@ -250,7 +247,7 @@ class CoSENT(PairScores):
         if score.numel() < 2:
             return score.sum() * 0.0
         target, order = target.to(torch.promote_types(target.dtype, torch.int16)).sort(descending=True)
-        scaled = score[order] / self.temperature
+        scaled = score[order] * self.temperature.scale()
         above = torch.logcumsumexp(-scaled, 0)  # over all pairs of a label at least as high as each
         # a label's own pairs are not above it: what counts are those before the first of it
         before = torch.searchsorted(-target, -target)

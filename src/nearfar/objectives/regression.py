@@ -79,6 +79,7 @@ class SupReMix(RowObjective):
     """
 
     name = "supremix"
+    needs = ("relation=Kernel(labels)",)
     formula = "log sum_d w_id exp(s_id/T) - mean_p s_ip/T, w_id = |y_i - y_d| + 1, mixtures among d and p"
     paper = "Wu 2023, Mixup Your Own Pairs, arXiv:2309.16633"
     default_temperature = 0.3

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from nearfar.errors import UsageError
-from nearfar.objectives import Objective, PointObjective, ProxyObjective, find
+from nearfar.objectives import Objective, PointObjective, RowObjective, find
 from nearfar.objectives.agreement import Predicting
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def check_fit(
             f"{name} needs {' and '.join(objective.needs)} beside the embeddings, which {shape} do not give",
             hint=f"call it in a training loop of your own (nearfar objectives {name}), or {_fitting(shape)}",
         )
-    if isinstance(objective, ProxyObjective) and shape != "labelled texts":
+    if isinstance(objective, RowObjective) and objective.needs_labels and shape != "labelled texts":
         raise UsageError(
-            f"{name} learns vectors of classes and cannot be trained on {shape}, which have none",
+            f"{name} is about classes of items and cannot be trained on {shape}, which have none",
             hint="give labelled texts: columns text, label",
         )
     if objective.kind == "view" and hard_negatives:
