@@ -253,6 +253,20 @@ def _loop_advantages(rewards: Tensor, form: str) -> list[float]:
     return found
 
 
+def test_the_only_response_of_a_prompt() -> None:
+    """verl gives it its own reward: mean 0, deviation 1."""
+    rewards, group = torch.tensor([2.0, 1.0, 3.0], dtype=torch.float64), torch.tensor([0, 1, 1])
+    assert group_advantages(rewards, group)[0] == 0
+    found = group_advantages(rewards, group, alone="reward")
+    assert found.tolist() == pytest.approx([2 / (1 + 1e-6), -1 / (2**0.5 + 1e-6), 1 / (2**0.5 + 1e-6)], abs=1e-12)
+    assert group_advantages(rewards, group, form="centered", alone="reward").tolist() == [2.0, -1.0, 1.0]
+    score = torch.full((3, 4), -1.0)
+    assert get("grpo", alone="reward", reduction="none")(score, rewards, group=group)[0].item() == pytest.approx(-2.0, abs=1e-5)
+    assert get("grpo", reduction="none")(score, rewards, group=group)[0] == 0
+    with pytest.raises(UsageError, match="alone"):
+        get("grpo", alone="one")
+
+
 @pytest.mark.parametrize("form", ["standardized", "centered", "leave-one-out"])
 def test_group_advantages(form: str) -> None:
     rewards = torch.randn(6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)

@@ -60,7 +60,7 @@ def test_errors() -> None:
         get("kto-zero")(chosen, torch.full((4,), -1))
     for name, arguments in (
         ("dpo", {"beta": 0.0}), ("dpo", {"label_smoothing": 0.5}), ("dpo", {"divergence": "kl"}),
-        ("dpo", {"alpha": 1.0}),
+        ("dpo", {"alpha": math.inf}),
         ("dpo", {"tokens": "average"}), ("dpo", {"beta": math.nan}), ("dpo", {"likelihood": "all"}),
         ("ipo", {"beta": -1.0}), ("hinge", {"margin": 0.0}), ("exo", {"label_smoothing": 0.0}),
         ("discopop", {"tau": math.inf}), ("kto", {"desirable_weight": -1.0}), ("kto", {"reference_point": "batch"}),

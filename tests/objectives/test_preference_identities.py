@@ -136,7 +136,7 @@ def test_label_smoothing_of_a_half_would_be_flat_and_the_robust_form_is_unbiased
 
 def test_divergences_meet_in_their_limits() -> None:
     batch = pairs(25, 5)
-    for alpha, same in ((1e-7, "reverse-kl"), (1 - 1e-9, "forward-kl")):
+    for alpha, same in ((1e-7, "reverse-kl"), (0, "reverse-kl"), (1 - 1e-9, "forward-kl"), (1, "forward-kl")):
         one = DPO(divergence="alpha", alpha=alpha)(*batch.policy, **batch.references)
         other = DPO(divergence=same)(*batch.policy, **batch.references)
         torch.testing.assert_close(one, other, rtol=1e-5, atol=0)

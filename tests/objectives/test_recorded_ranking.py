@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,30 @@ def test_irpo(targets: str) -> None:
     relation = Explicit(torch.tensor([[2.0, 1, 0, 0, 0]]))
     loss = IRPO(targets=targets, reduction="sum")(scores=(policy - reference)[None], relation=relation)
     check_rounded(loss, 0.8385458840899641, [policy], [0.4669346422060084])
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.05, 0.01])
+@pytest.mark.parametrize("grades", [[1.0, 2, 0, 0, 3], [0.0, 0, 0, 0, 0]])
+def test_irpo_lowers_its_own_difference(beta: float, grades: list[float]) -> None:
+    """The same code's formula: 100 off the diagonal before beta, which leaks where beta is small; all ablations."""
+    generator = np.random.default_rng(5)
+    ratio = torch.from_numpy(generator.standard_normal(5)).requires_grad_()
+    y, rank = torch.tensor(grades, dtype=torch.float64), torch.arange(1.0, 6, dtype=torch.float64)
+    others = (beta * (ratio[None, :] - ratio[:, None] - 100 * torch.eye(5, dtype=torch.float64))).exp().sum(1) / 4
+    weights = {
+        "dcg": (2**y - 1) / (1 + rank).log2(),
+        "discount": 1 / (1 + rank).log2(),
+        "gain-over-rank": (2**y - 1) / rank,
+    }
+    for weighting, weight in weights.items():
+        expected = -(weight * torch.sigmoid(-others.log()).log()).mean()
+        objective = IRPO(weighting, targets="columns", own="lowered", temperature=1 / beta, reduction="sum")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of lists without a grade
+            found = objective(scores=ratio[None], relation=Explicit(y[None]))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        gradients = [torch.autograd.grad(loss, ratio, retain_graph=True)[0] for loss in (found, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
 
 
 def test_irpo_without_gains() -> None:

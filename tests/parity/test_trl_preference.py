@@ -116,11 +116,12 @@ def test_dpo_trainer(loss_type: str, settings: dict[str, Any], objective: Prefer
         _assert_equal(found, _dpo(batch, loss_type, 0.3, **settings), batch.tokens, tolerance)
 
 
-def test_alpha_divergence_has_another_coefficient() -> None:
+@pytest.mark.parametrize("coefficient", [0.7, 0.0, 1.0, 1.4, -0.5])
+def test_alpha_divergence_has_another_coefficient(coefficient: float) -> None:
     """TRL's is 1 - alpha; it computes in float32."""
     batch = Batch(2, torch.float32)
-    found = get("dpo", divergence="alpha", alpha=0.3)(*batch.policy, **batch.more)
-    expected = _dpo(batch, "sigmoid", 0.1, f_divergence_type="alpha_divergence", f_alpha_divergence_coef=0.7)
+    found = get("dpo", divergence="alpha", alpha=1 - coefficient)(*batch.policy, **batch.more)
+    expected = _dpo(batch, "sigmoid", 0.1, f_divergence_type="alpha_divergence", f_alpha_divergence_coef=coefficient)
     _assert_equal(found, expected, batch.tokens, 1e-5)
 
 

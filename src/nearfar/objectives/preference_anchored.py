@@ -260,7 +260,7 @@ class AOT(MarginObjective):
     """
 
     name = "aot"
-    aliases = {"aot-unpaired": {"paired": False}}  # noqa: RUF012
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {"aot-pair": {}, "aot-unpaired": {"paired": False}}
     formula = "log(1 + exp(-beta (a_(i) - b_(i)))), a, b sorted"
     paper = "Melnyk 2024, Distributional Preference Alignment of LLMs via Optimal Transport, arXiv:2406.05882"
     margin_alone = False

@@ -49,9 +49,9 @@ class DPO(MarginObjective):
             Chowdhury et al., 2024, arXiv:2403.00409) ``((1-e) l(z) - e l(-z)) / (1-2e)``, which can be negative.
         divergence: of the policy from the reference (f-DPO, Wang et al., 2023, arXiv:2309.16240); d is replaced by
             f'(exp(d)), which need not be linear in d: "reverse-kl" (default) d; "forward-kl" ``1 - exp(-d)``;
-            "jensen-shannon" ``log 2 + logsigmoid(d)``; "alpha" ``(1 - exp(-alpha d)) / alpha`` between the first
-            (alpha -> 0) and the second (alpha = 1). TRL's coefficient is 1 - alpha.
-        alpha: in (0, 1), default 0.5; for ``divergence="alpha"``.
+            "jensen-shannon" ``log 2 + logsigmoid(d)``; "alpha" ``(1 - exp(-alpha d)) / alpha``, which at alpha 0 is
+            the first and at 1 the second. TRL's coefficient is 1 - alpha.
+        alpha: finite, default 0.5; for ``divergence="alpha"``. The paper's lies in (0, 1).
         tokens: "sum" (default) or "mean": each d divided by its completion's length (length-normalised DPO, with a
             larger beta, about 2).
         likelihood_weight: >= 0, default 0: adds the weight times the negative log-likelihood of the chosen (iterative
@@ -69,6 +69,7 @@ class DPO(MarginObjective):
         "cdpo": {"label_smoothing": 0.1},
         "robust-dpo": {"label_smoothing": 0.1, "robust": True},
         "dpo-norm": {"tokens": "mean", "beta": 2.0},
+        "sigmoid-norm": {"tokens": "mean", "beta": 2.0},
         "dpo-nll": {"likelihood_weight": 1.0},
         "dno-prct": {"likelihood_weight": 0.005},
     }
@@ -92,8 +93,8 @@ class DPO(MarginObjective):
         self.label_smoothing = not_negative("dpo", "label_smoothing", label_smoothing, below=0.5)
         self.robust = robust
         self.divergence = one_of("dpo", "divergence", divergence, DIVERGENCES)
-        if not 0 < alpha < 1:
-            raise UsageError(f"dpo: alpha must lie in (0, 1), got {alpha}")
+        if not math.isfinite(alpha):
+            raise UsageError(f"dpo: alpha must be a finite number, got {alpha}")
         self.alpha = alpha
         self.likelihood_weight = not_negative("dpo", "likelihood_weight", likelihood_weight)
         self.likelihood = one_of("dpo", "likelihood", likelihood, LIKELIHOODS)

@@ -15,11 +15,17 @@ from nearfar.objectives.preference import exponential, group_means, not_negative
 from nearfar.objectives.registry import register
 
 ADVANTAGES = ("standardized", "centered", "leave-one-out")
+ALONE = ("zero", "reward")
 AVERAGES = ("sequences", "tokens", "length")
 
 
 def group_advantages(
-    rewards: Tensor, group: Tensor | None = None, *, form: str = "standardized", epsilon: float = 1e-6
+    rewards: Tensor,
+    group: Tensor | None = None,
+    *,
+    form: str = "standardized",
+    epsilon: float = 1e-6,
+    alone: str = "zero",
 ) -> Tensor:
     """How much better each response ``[n]`` is than those to the same prompt; without a gradient.
 
@@ -32,11 +38,15 @@ def group_advantages(
     mean, size = group_means(values, group)
     apart = values - mean
     if form == "centered":
-        return apart
-    if form == "leave-one-out":
-        return apart * size / (size - 1).clamp_min(1)
-    variance = group_means(apart.square(), group)[0] * size / (size - 1).clamp_min(1)
-    return apart / (variance.sqrt() + epsilon)
+        found = apart
+    elif form == "leave-one-out":
+        found = apart * size / (size - 1).clamp_min(1)
+    else:
+        variance = group_means(apart.square(), group)[0] * size / (size - 1).clamp_min(1)
+        found = apart / (variance.sqrt() + epsilon)
+    if alone == "zero":
+        return found
+    return torch.where(size > 1, found, values / (1 + epsilon) if form == "standardized" else values)
 
 
 @register
@@ -56,19 +66,19 @@ class GRPO(PointObjective):
         clip: >= 0, default 0.2; inf for none. ``clip_high``: default as ``clip`` (DAPO 0.28).
         advantage: "standardized" (default), "centered" (Dr. GRPO), "leave-one-out" (RLOO).
         average: "sequences" (default, the paper): mean over responses of the mean over their tokens; "tokens": mean
-        over
-            all tokens (DAPO, and the default of some peers); "length": sum over ``n x length`` (Dr. GRPO).
+            over all tokens (DAPO, and the default of some peers); "length": sum over ``n x length`` (Dr. GRPO).
         length: of "length"; default the width t of the batch.
         epsilon: >= 0, default 1e-6, added to the deviation; ``kl_weight`` >= 0, default 0 (0.04 in the paper).
+        alone: the advantage of a prompt's only response: "zero" (default), or its "reward" (verl).
         reduction: "mean" (default; the averages above), "sum" of the responses' costs, or "none": ``[n]``, whose mean
-        the
-            loss is.
+            the loss is.
     """
 
     name = "grpo"
     takes = "log-probabilities"
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "dapo": {"average": "tokens", "clip_high": 0.28},
+        "bnpo": {"average": "tokens"},
         "dr-grpo": {"average": "length", "advantage": "centered"},
         "rloo": {"advantage": "leave-one-out", "clip": math.inf},
     }
@@ -86,6 +96,7 @@ class GRPO(PointObjective):
         length: int | None = None,
         epsilon: float = 1e-6,
         kl_weight: float = 0.0,
+        alone: str = "zero",
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
@@ -101,6 +112,7 @@ class GRPO(PointObjective):
         self.length = length
         self.epsilon = not_negative("grpo", "epsilon", epsilon)
         self.kl_weight = not_negative("grpo", "kl_weight", kl_weight)
+        self.alone = one_of("grpo", "alone", alone, ALONE)
 
     def forward(self, score: Tensor, target: Tensor, **extra: Tensor) -> Tensor:
         for name, value in extra.items():
@@ -120,7 +132,9 @@ class GRPO(PointObjective):
     def _responses(self, score: Tensor, target: Tensor, **extra: Tensor) -> Tensor:
         """The cost ``[n]`` of each response; the mean of them is the loss."""
         kept = extra["mask"] > 0 if "mask" in extra else torch.ones_like(score, dtype=torch.bool)
-        advantage = group_advantages(target, extra.get("group"), form=self.advantage, epsilon=self.epsilon)
+        advantage = group_advantages(
+            target, extra.get("group"), form=self.advantage, epsilon=self.epsilon, alone=self.alone
+        )
         advantage = advantage.to(score.dtype)[:, None]
         ratio = exponential(torch.where(kept, score - extra.get("sampled", score.detach()), 0))
         cost = -torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip_high) * advantage)

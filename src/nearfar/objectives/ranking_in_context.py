@@ -32,11 +32,13 @@ class IRPO(RowObjective):
 
     The paper sums over k, the official code takes the mean of the others, which is what is written here, since with the
     sum the cost has no bound as lists grow; they differ by log(n - 1) within the log. The code hides k = j by taking
-    100 off its difference before dividing by T, which leaks at large T; here it is left out. The code sums over lists:
-    ``reduction="sum"``. A list without a grade, or of one column, leaves the mean. In [0, inf).
+    100 off its difference before dividing by T, which leaks at large T; here it is left out, unless ``own="lowered"``.
+    The code sums over lists: ``reduction="sum"``. A list of one column leaves the mean, and so does one without a
+    grade, except under "discount" with ``targets="columns"``, which weighs its columns all the same. In [0, inf).
 
-    Arguments: ``weighting``; ``targets``: "grades" (default) or "columns"; ``temperature``: 1 / beta, default 1 (the
-    paper's); ``score``, ``two_sided``, ``reduction`` as in InfoNCE. A far column counts by its weight.
+    Arguments: ``weighting``; ``targets``: "grades" (default) or "columns"; ``own``: "left-out" (default) or "lowered",
+    the code's; ``temperature``: 1 / beta, default 1 (the paper's); ``score``, ``two_sided``, ``reduction`` as in
+    InfoNCE. A far column counts by its weight.
     """
 
     name = "irpo"
@@ -50,6 +52,7 @@ class IRPO(RowObjective):
         weighting: str = "dcg",
         *,
         targets: str = "grades",
+        own: str = "left-out",
         temperature: float | str | Temperature | None = None,
         score: str | Score | None = None,
         two_sided: bool = False,
@@ -60,19 +63,28 @@ class IRPO(RowObjective):
             raise UsageError(f"irpo: weighting must be one of {', '.join(self.weightings)}, got {weighting!r}")
         if targets not in ("grades", "columns"):
             raise UsageError(f"irpo: targets must be 'grades' or 'columns', got {targets!r}")
+        if own not in ("left-out", "lowered"):
+            raise UsageError(f"irpo: own must be 'left-out' or 'lowered', got {own!r}")
+        if own == "lowered" and self.temperature is not None and self.temperature.individual:
+            raise UsageError("irpo: own='lowered' needs one temperature for all items")
         self.weighting = weighting
         self.targets = targets
+        self.own = own
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         lists = listed(scores, positive, negative)
         others, count = _other_columns(lists)
+        if self.own == "lowered":
+            assert self.temperature is not None
+            others = torch.logaddexp(others, lists.scores - 100 * self.temperature.scale())
         margin = others - count.clamp_min(torch.finfo(count.dtype).tiny).log() - lists.scores
         cost = F.softplus(margin).masked_fill(~lists.inside | (count <= 0), 0)
         return (lists.weight * self._weight(lists) * cost).sum(1) / lists.weight.sum(1)
 
     def active(self, positive: Tensor, negative: Tensor) -> Tensor:
         near = positive > 0
-        return near.any(1) & ((near | (negative > 0)).sum(1) > 1)
+        several = (near | (negative > 0)).sum(1) > 1
+        return several if self.weighting == "discount" and self.targets == "columns" else several & near.any(1)
 
     def arrays(self, positives: int) -> float:
         return 32.0
