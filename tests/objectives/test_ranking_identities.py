@@ -252,6 +252,23 @@ def test_irpo_of_two_lists() -> None:
     )
 
 
+def test_the_two_ways_to_train_a_reranker_on_yes_and_no() -> None:
+    """Dai et al., 2025: both pull along a direction, with weights: of the softmax over documents, or of each alone."""
+    yes, no = items(24, 3, 5).requires_grad_(), items(25, 3, 5).requires_grad_()
+    relation = Explicit(F.one_hot(torch.zeros(3, dtype=torch.long), 5))
+    relevant = F.one_hot(torch.zeros(3, dtype=torch.long), 5).bool()
+    contrastive = InfoNCE(temperature=1.0, reduction="sum")(scores=yes, relation=relation)
+    weight = torch.softmax(yes, 1)
+    torch.testing.assert_close(
+        torch.autograd.grad(contrastive, yes)[0], torch.where(relevant, weight - 1, weight), rtol=1e-10, atol=1e-12
+    )
+    tuned = get("point-sigmoid", average="items", reduction="sum")(scores=yes - no, relation=relation)
+    p_yes = yes.exp() / (yes.exp() + no.exp())
+    expected = torch.where(relevant, -(1 - p_yes), p_yes)
+    for found, sign in zip(torch.autograd.grad(tuned, (yes, no)), (1, -1), strict=True):
+        torch.testing.assert_close(found, sign * expected, rtol=1e-10, atol=1e-12)
+
+
 # -- soft sorting ------------------------------------------------------------------------------------------------------
 
 
