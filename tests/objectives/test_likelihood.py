@@ -261,7 +261,9 @@ def test_the_only_response_of_a_prompt() -> None:
     assert found.tolist() == pytest.approx([2 / (1 + 1e-6), -1 / (2**0.5 + 1e-6), 1 / (2**0.5 + 1e-6)], abs=1e-12)
     assert group_advantages(rewards, group, form="centered", alone="reward").tolist() == [2.0, -1.0, 1.0]
     score = torch.full((3, 4), -1.0)
-    assert get("grpo", alone="reward", reduction="none")(score, rewards, group=group)[0].item() == pytest.approx(-2.0, abs=1e-5)
+    assert get("grpo", alone="reward", reduction="none")(score, rewards, group=group)[0].item() == pytest.approx(
+        -2.0, abs=1e-5
+    )
     assert get("grpo", reduction="none")(score, rewards, group=group)[0] == 0
     with pytest.raises(UsageError, match="alone"):
         get("grpo", alone="one")
