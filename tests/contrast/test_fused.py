@@ -88,6 +88,31 @@ def test_a_formula_written_anew_leaves_it_behind(cls: type[RowObjective]) -> Non
         assert not report.fused
 
 
+class Needy(InfoNCE):
+    """Of the same formula, for rows that have something to be told from."""
+
+    needs_negative = True
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_rows_without_a_negative_count_only_where_the_objective_says_so(two_sided: bool) -> None:
+    relation = Paired(
+        torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]),
+        query_exclude=torch.tensor([5, 5, 6]), key_exclude=torch.tensor([6, 6, 5]),
+    )  # fmt: skip
+    query, key = _items(0, 3), _items(1, 3)
+    for cls, active in ((Needy, 0), (InfoNCE, 3)):
+        objective = cls(two_sided=two_sided)
+        dense, tiled = (
+            _outcome(objective, query, key, relation, memory=memory, tile_rows=2) for memory in ("dense", "tiled")
+        )
+        for one, other in zip(dense, tiled, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+        _, report = evaluate_with_report(objective, query, key, relation=relation, memory="tiled")
+        assert report.fused
+        assert report.active_anchors == active * (2 if two_sided else 1)
+
+
 def test_a_subclass_keeps_the_denominator_of_its_parent() -> None:
     one, other = (cls(temperature=0.2)(_items(0, 6), _items(1, 8)) for cls in (RewrittenDecoupled, DCL))
     torch.testing.assert_close(one, 2 * other + 1)

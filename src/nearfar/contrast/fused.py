@@ -72,7 +72,7 @@ def _masked(problem: Problem, rows: slice, scores: Tensor, counts: Counts) -> _M
     ignored_count = torch.bincount(few.ignored_rows, minlength=t)
     negative_count = m - near_count - ignored_count
     active = near_count > 0
-    if only_negative:
+    if problem.objective.needs_negative:
         active &= negative_count > 0
     counts.add(active, near_count.sum(), negative_count.sum())
     attract = near_count[few.near_rows].to(scores.dtype).reciprocal()
@@ -321,8 +321,9 @@ def _both_log_sums(
         reference = highest
     reference = torch.where(reference == -torch.inf, 0, reference)
     column_log_sum = column_sum.log() + reference
-    row_other = m - row_excluded - (row_near if only_negative else 0)
-    column_other = n - column_excluded - (column_near if only_negative else 0)
+    needs_negative = problem.objective.needs_negative
+    row_other = m - row_excluded - (row_near if needs_negative else 0)
+    column_other = n - column_excluded - (column_near if needs_negative else 0)
     row_active = (row_near > 0) & (row_other > 0)
     column_active = (column_near > 0) & (column_other > 0)
     pairs = row_near.sum().long()

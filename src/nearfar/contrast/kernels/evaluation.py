@@ -155,7 +155,7 @@ class _Pairs:
         )
         near, far = ids.counts(self.self_contrast)
         active = near > 0
-        if self.only_far or self.needs_far:
+        if self.needs_far:
             active &= far > 0
         return _Costs(sums, near, far, active, active.to(self.query.dtype))
 
