@@ -32,6 +32,7 @@ class ItemTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """The numbers ``[n]`` of ``ids [n]`` (int64), a copy."""
+        self._follow(ids.device)
         known = (ids >= 0) & (ids < self.values.numel())
         found = self.values.new_full(ids.shape, self.initial)
         found[known] = self.values[ids[known]]
@@ -42,6 +43,7 @@ class ItemTable(nn.Module):
         """Keep ``values [n]`` of ``ids [n]``, none twice."""
         if not ids.numel():
             return
+        self._follow(ids.device)
         lowest, highest = int(ids.min()), int(ids.max())
         if lowest < 0 or highest >= LARGEST:
             raise ValueError(
@@ -51,6 +53,11 @@ class ItemTable(nn.Module):
         if highest >= self.values.numel():
             self._resize(2 ** (highest + 1).bit_length() if highest else 1)
         self.values[ids] = values.detach().to(self.values)
+
+    def _follow(self, device: torch.device) -> None:
+        """Move to where the batches are: an objective without parameters is seldom told."""
+        if self.values.device != device:
+            self.values = self.values.to(device)
 
     def _resize(self, items: int) -> None:
         grown = self.values.new_full((items,), self.initial)

@@ -95,7 +95,8 @@ class SogCLR(RowObjective):
     ``L_i = mean_{n in N(i)} w_in s_in - s_ip`` with ``w_in = exp(s_in/T) / u_i`` without a gradient. Mean over the rows
     with a positive and a negative; call it as
     ``SogCLR()(torch.cat([a, b]), relation=Views(2, ids=torch.cat([ids, ids])))`` or on pairs, ``relation=Paired(ids)``;
-    ids are integers from 0, best the rows of the data. An item's views share u: the mean of theirs.
+    ids are integers from 0, best the rows of the data (under ``Labels`` a class is an item). An item's views share u:
+    the mean of theirs.
 
     The gradient estimates that of the global objective (of DCL over all items, times T); with gamma = 1 it is that of
     the batch. The value is a surrogate, may be negative and need not fall: watch :attr:`log_mass` instead. u is kept as
