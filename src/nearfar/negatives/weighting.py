@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nearfar.contrast import normalize
-from nearfar.contrast.distributed import GatheredRows
+from nearfar.contrast.distributed import GatheredRows, of_all
 from nearfar.contrast.precision import at_least_float32, without_autocast
 from nearfar.contrast.relation import Change, Weights, integers
 from nearfar.errors import UsageError
@@ -45,7 +45,7 @@ def by_complement(
         own_key = torch.cat([own_key, own_key.new_zeros(keys - len(key), own_key.shape[1])])
     known = torch.ones(len(own_key), dtype=torch.bool, device=key.device)
     known[len(key) :] = False
-    of_queries, of_keys, known = (_of_all(items, group) for items in (own_query, own_key, known))
+    of_queries, of_keys, known = (of_all(items, group) for items in (own_query, own_key, known))
 
     def change(positive: Tensor, negative: Tensor, rows: Tensor, columns: Tensor) -> Weights:
         with without_autocast(of_queries.device):
@@ -70,7 +70,7 @@ def by_cluster(
     out) and by ``other`` outside (0 contrasts an item with its cluster alone, the hardest negatives).
     """
     _check_weights("by_cluster", same, other)
-    of_queries, of_keys = _of_all(integers(query, "query"), group), _of_all(integers(key, "key"), group)
+    of_queries, of_keys = of_all(integers(query, "query"), group), of_all(integers(key, "key"), group)
 
     def change(positive: Tensor, negative: Tensor, rows: Tensor, columns: Tensor) -> Weights:
         own = of_queries[rows][:, None]
@@ -108,7 +108,7 @@ def own_negatives(
     start = 0 if group is None else GatheredRows(queries, group, device or torch.device("cpu")).start
     owner = torch.arange(start, start + queries, device=device).repeat(keys // queries)
     is_hard = torch.arange(keys, device=device) >= queries
-    owners, hard = _of_all(owner, group), _of_all(is_hard, group)
+    owners, hard = of_all(owner, group), of_all(is_hard, group)
 
     def change(positive: Tensor, negative: Tensor, rows: Tensor, columns: Tensor) -> Weights:
         own = rows[:, None] == owners.to(rows.device)[columns][None, :]
@@ -135,7 +135,3 @@ def _times(weights: Tensor, factor: float, *cases: tuple[Tensor, float]) -> Tens
 def _check_weights(name: str, *weights: float) -> None:
     if not all(0 <= weight < math.inf for weight in weights):
         raise UsageError(f"{name}: weights must be finite numbers >= 0, got {weights}")
-
-
-def _of_all(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    return values if group is None else GatheredRows(len(values), group, values.device).gather(values)

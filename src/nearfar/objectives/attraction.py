@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nearfar.contrast.distributed import mean_over_processes, sum_over_processes
 from nearfar.contrast.engine import Memory, evaluate
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.precision import at_least_float32
 from nearfar.contrast.score import Cosine, Score
 from nearfar.errors import UsageError
 from nearfar.objectives.base import RowObjective, masked, weighted_mean
-from nearfar.objectives.composite import mean_over_processes, sum_over_processes
 from nearfar.objectives.registry import register
 from nearfar.objectives.softmax import InfoNCE
 

@@ -270,3 +270,9 @@ def compact(scores: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return scores, weight.to(scores.dtype)
     chosen = (weight > 0).to(torch.uint8).topk(count, dim=1).indices
     return scores.gather(1, chosen), weight.gather(1, chosen).to(scores.dtype)
+
+
+def check_rows(name: str, what: str, value: Tensor, count: int, dimensions: int = 1) -> None:
+    """Raise ValueError where ``value`` does not have ``count`` rows and ``dimensions`` dimensions."""
+    if value.dim() != dimensions or value.shape[0] != count:
+        raise ValueError(f"{name}: {what} must have {count} rows in {dimensions} dimensions, got {tuple(value.shape)}")

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nearfar.contrast.distributed import mean_over_processes, positions
 from nearfar.contrast.engine import Memory, Report, evaluate_rows
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.precision import at_least_float32
@@ -18,7 +19,6 @@ from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
 from nearfar.objectives.base import RowObjective, log_sum_exp
-from nearfar.objectives.composite import mean_over_processes, positions
 from nearfar.objectives.registry import register
 from nearfar.objectives.softmax import InfoNCE, SoftmaxObjective
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nearfar.contrast import tiles
-from nearfar.contrast.distributed import total_over_processes
+from nearfar.contrast.distributed import of_all, sum_over_processes, total_over_processes
 from nearfar.contrast.engine import Memory, Report, evaluate_rows
 from nearfar.contrast.kernel import Kernel
 from nearfar.contrast.precision import at_least_float32, without_autocast
@@ -19,7 +19,6 @@ from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
 from nearfar.objectives.base import RowObjective, log_sum_exp, masked
-from nearfar.objectives.composite import of_all, sum_over_processes
 from nearfar.objectives.registry import register
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nearfar.contrast.distributed import mean_over_processes, sum_over_processes
 from nearfar.contrast.engine import Memory, evaluate
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.precision import at_least_float32, without_autocast
@@ -18,7 +19,6 @@ from nearfar.contrast.score import Score, normalize
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
 from nearfar.objectives.base import log_sum_exp, weighted_mean
-from nearfar.objectives.composite import mean_over_processes, sum_over_processes
 from nearfar.objectives.registry import register
 from nearfar.objectives.softmax import SoftmaxObjective
 

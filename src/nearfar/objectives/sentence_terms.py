@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nearfar.contrast import temperature as temperature_module
+from nearfar.contrast.distributed import mean_over_processes, of_all, of_all_with_own_graph, sum_over_processes
 from nearfar.contrast.engine import Memory, evaluate
 from nearfar.contrast.paired import Paired, Views
 from nearfar.contrast.precision import at_least_float32
@@ -18,14 +19,7 @@ from nearfar.contrast.relation import Relation, Weights, integers
 from nearfar.contrast.score import Score, normalize
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
-from nearfar.objectives.base import RowObjective, ViewObjective, weighted_mean
-from nearfar.objectives.composite import (
-    check_rows,
-    mean_over_processes,
-    of_all,
-    of_all_with_own_graph,
-    sum_over_processes,
-)
+from nearfar.objectives.base import RowObjective, ViewObjective, check_rows, weighted_mean
 from nearfar.objectives.registry import register
 from nearfar.objectives.softmax import SoftmaxObjective
 

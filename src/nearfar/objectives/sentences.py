@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nearfar.contrast.adjacent import Adjacent
+from nearfar.contrast.distributed import positions
 from nearfar.contrast.engine import Memory
 from nearfar.contrast.paired import Paired, Views
 from nearfar.contrast.relation import Relation
@@ -16,7 +17,6 @@ from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
 from nearfar.objectives.base import RowObjective, log_sum_exp, masked, weighted_mean
-from nearfar.objectives.composite import positions
 from nearfar.objectives.registry import register
 from nearfar.objectives.softmax import SoftmaxObjective
 

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nearfar.contrast.distributed import of_all
 from nearfar.contrast.engine import Memory
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.precision import at_least_float32
@@ -16,8 +17,7 @@ from nearfar.contrast.relation import Relation, Weights, candidates
 from nearfar.contrast.score import Score
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
-from nearfar.objectives.base import log_sum_exp
-from nearfar.objectives.composite import check_rows, of_all
+from nearfar.objectives.base import check_rows, log_sum_exp
 from nearfar.objectives.registry import register
 from nearfar.objectives.softmax import SoftmaxObjective
 

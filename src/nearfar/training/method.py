@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from nearfar.contrast import Labels, Paired, Relation
-from nearfar.contrast.distributed import GatheredRows, total_over_processes
+from nearfar.contrast.distributed import GatheredRows, sum_over_processes
 from nearfar.contrast.engine import Memory
 from nearfar.contrast.temperature import ScheduledTemperature, Temperature
 from nearfar.objectives import Objective
@@ -181,7 +180,7 @@ class ContrastiveMethod(Method):
         rows = GatheredRows(first.shape[0], group, first.device)
         # every process computes the loss of the global batch; their shares add up to it
         share = self.objective(rows.gather_with_gradient(first), rows.gather_with_gradient(second)) / world_size()
-        return _summed(share, group)
+        return sum_over_processes(share, group)
 
     def _points(self, embeddings: Tensor, batch: Batch) -> Tensor:
         first, second = embeddings.chunk(2)
@@ -194,7 +193,7 @@ class ContrastiveMethod(Method):
             costs = self.objective.of_embeddings(first, second, targets)
         else:
             costs = self.objective((first * second).sum(1), targets)
-        return _summed(costs.mean() / world_size(), group)
+        return sum_over_processes(costs.mean() / world_size(), group)
 
 
 def scale_gradient(value: Tensor, factor: float) -> Tensor:
@@ -203,10 +202,3 @@ def scale_gradient(value: Tensor, factor: float) -> Tensor:
         return value
     scaled = value * factor
     return scaled + (value - scaled).detach()
-
-
-def _summed(share: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """The sum of ``share`` over the processes, with the gradient of this process's share."""
-    if group is None:
-        return share
-    return share + (total_over_processes(share, group) - share.detach())
