@@ -252,6 +252,28 @@ def test_objectives_are_listed_and_explained(nearfar: Called) -> None:
     assert "clip stands for info-nce with" in out
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "dpo",
+            ["DPO(beta: float = 0.1, *, label_smoothing", "(chosen: Tensor, rejected: Tensor, *, reference_chosen"],
+        ),
+        ("dpo", ["PreferenceObjective: Costs of pairs", "tokens of the completions, needed where"]),
+        (
+            "proxy-nca",
+            ["ProxyObjective: Base of", "labels: Tensor | None = None", "see also: nearfar objectives info-nce"],
+        ),
+        ("sppo", ["extra: win_rate"]),
+    ],
+)
+def test_a_page_says_how_the_objective_is_called(nearfar: Called, name: str, says: list[str]) -> None:
+    code, out, _ = nearfar("objectives", name)
+    assert code == 0
+    for said in says:
+        assert said in " ".join(out.split())
+
+
 def test_objectives_are_narrowed_down(nearfar: Called) -> None:
     code, out, _ = nearfar("objectives", "--kind", "view", "--json")
     assert code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -75,13 +76,34 @@ def show(
             f"{name} stands for {cls.name} with " + ", ".join(f"{k}={v}" for k, v in preset.items()), markup=False
         )
     console.out.print(f"{cls.paper}\n", markup=False)
-    console.out.print(inspect.cleandoc(cls.__doc__ or ""), markup=False, soft_wrap=True)
-    defaults = [
-        str(parameter)
-        for parameter in inspect.signature(cls).parameters.values()
-        if parameter.name not in ("args", "kwargs")
-    ]
-    console.out.print(f"\n{cls.__name__}({', '.join(defaults)})", markup=False, style="dim", soft_wrap=True)
+    page = inspect.cleandoc(cls.__doc__ or "")
+    console.out.print(page, markup=False, soft_wrap=True)
+    for base in cls.__mro__[1:]:
+        # what the page refers to, "call as" or "see", is said here
+        if f":class:`{base.__name__}`" in page and base.__module__.startswith("nearfar."):
+            console.out.print(
+                f"\n{base.__name__}: {inspect.cleandoc(base.__doc__ or '')}", markup=False, soft_wrap=True
+            )
+    made = signature(cls.__init__)
+    console.out.print(f"\n{cls.__name__}({made})({signature(cls.forward)})", markup=False, style="dim", soft_wrap=True)
+    if extras := getattr(cls, "extras", ()):
+        console.out.print("extra: " + ", ".join(extras), markup=False)
+    others = [each for each in objectives.catalogue() if each is not cls and f":class:`{each.__name__}`" in page]
+    if others:
+        console.out.print("see also: nearfar objectives " + ", ".join(each.name for each in others), markup=False)
+
+
+def signature(method: Callable[..., object]) -> str:
+    """The parameters of a method as they are written in its source."""
+    said, keywords = [], False
+    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+        if parameter.kind is parameter.KEYWORD_ONLY and not keywords:
+            said.append("*")
+        keywords |= parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
+        star = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}.get(parameter.kind.name, "")
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        said.append(f"{star}{parameter.name}: {parameter.annotation}{default}")
+    return ", ".join(said)
 
 
 def _mentions(cls: type, word: str) -> bool:
