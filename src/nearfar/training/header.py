@@ -70,7 +70,7 @@ def _candidates(run: Prepared) -> str:
 
 def _objective(run: Prepared) -> str:
     objective = run.objective
-    parts = [objective.name]
+    parts = [run.settings.objective if "(" in run.settings.objective else objective.name]
     score = getattr(objective, "score", None)
     if score is not None:
         name = type(score).__name__.lower()
