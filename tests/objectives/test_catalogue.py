@@ -163,6 +163,8 @@ def test_importing_the_core_imports_nothing_heavy() -> None:
         ("NTXentLoss", "nt-xent"), ("SupConLoss", "supcon"), ("DCLWLoss", "dclw"), ("MACLLoss", "macl"),
         ("NPairsLoss", "n-pairs"), ("ClipLoss", "clip"), ("SigLipLoss", "siglip"), ("TripletMarginLoss", "triplet"),
         ("MultipleNegativesRankingLoss", "mnrl"), ("BatchHardTripletLoss", "batch-hard-triplet"), ("SimCLR", "nt-xent"),
+        ("NegativeCosineSimilarity", "negative-cosine"), ("SignalToNoiseRatioContrastiveLoss", "snr"),
+        ("DistillKLDivLoss", "kl"), ("aot_pair", "aot"), ("robust", "robust-dpo"), ("sigmoid_norm", "dpo-norm"),
         ("CosineSimilarityLoss", "claif"), ("ap-loss", "smooth-ap"),
     ],
 )  # fmt: skip

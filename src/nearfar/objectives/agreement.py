@@ -32,6 +32,7 @@ class NegativeCosine(ViewObjective):
     """
 
     name = "negative-cosine"
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {"negative-cosine-similarity": {}}
     formula = "-mean_i cos(z1_i, z2_i)"
     paper = "Chen 2021, Exploring Simple Siamese Representation Learning, arXiv:2011.10566"
 

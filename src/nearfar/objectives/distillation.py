@@ -112,7 +112,11 @@ class KL(RowObjective):
     """
 
     name = "kl"
-    aliases: ClassVar[dict[str, dict[str, Any]]] = {"distill-kl": {}, "reverse-kl": {"direction": "reverse"}}
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {
+        "distill-kl": {},
+        "distill-kl-div": {},
+        "reverse-kl": {"direction": "reverse"},
+    }
     formula = "T^2 sum_j p_j log(p_j / softmax(s/T)_j)"
     paper = "Hinton 2015, Distilling the Knowledge in a Neural Network, arXiv:1503.02531"
     default_temperature = 1.0

@@ -122,14 +122,12 @@ class ProbabilitySFT(TokenObjective):
 
     Arguments:
         alpha: default 1; 0 (likelihood) and 10 are the paper's others; below 0 it leans on unlikely tokens more than
-        the
-            likelihood does. Computed as ``-expm1(alpha log p) / alpha``.
+            the likelihood does. Computed as ``-expm1(alpha log p) / alpha``.
         keep: "all" (default), "top": only tokens with p >= threshold, "bottom": p <= threshold. The threshold looks at
             the present p, without a gradient.
         threshold: q in [0, 1], default 0.1.
         detach: ``-sg[p^alpha] log p`` in place of f (dynamic fine-tuning, Wu et al., 2025, at alpha 1): the same
-        gradient,
-            another value; needs alpha > 0.
+            gradient, another value; needs alpha > 0.
         epsilon: >= 0, default 0: added to the number of kept tokens; official code's is 1e-8.
         reduction: "mean" (default) over the tokens that are kept *after* thresholding, "sum" or "none".
     """

@@ -184,7 +184,7 @@ class SNR(Contrastive):
     """
 
     name = "snr"
-    aliases: ClassVar[dict[str, dict[str, Any]]] = {"snr-contrastive": {}}
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {"snr-contrastive": {}, "signal-to-noise-ratio-contrastive": {}}
     formula = "max(0, D_p - positive_margin) + max(0, margin - D_n), D_ij = Var(x_i - x_j) / Var(x_i)"
     paper = "Yuan 2019, Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning, arXiv:1904.02616"
     default_score = "negative-snr"

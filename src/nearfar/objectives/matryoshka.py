@@ -39,8 +39,7 @@ class Matryoshka(RowObjective):
     Arguments:
         objective: an objective or its name, default "info-nce".
         dimensions: the sizes m, each at most the dimension d of the embeddings: numbers, or a text "256,128,64";
-        default
-            d, d/2, d/4, d/8, d/16 (of 768: 768, 384, 192, 96, 48). Include d, or the whole is not trained.
+            default d, d/2, d/4, d/8, d/16 (of 768: 768, 384, 192, 96, 48). Include d, or the whole is not trained.
         weights: the w_m, >= 0, as many as dimensions; default 1 each (the paper's).
         normalize: divide prefixes by their length before the objective sees them, as sentence-transformers does; only
             objectives that are not cosine-based notice. Default False.

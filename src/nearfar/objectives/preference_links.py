@@ -68,6 +68,7 @@ class DPO(MarginObjective):
     aliases: ClassVar[dict[str, dict[str, Any]]] = {
         "cdpo": {"label_smoothing": 0.1},
         "robust-dpo": {"label_smoothing": 0.1, "robust": True},
+        "robust": {"label_smoothing": 0.1, "robust": True},
         "dpo-norm": {"tokens": "mean", "beta": 2.0},
         "sigmoid-norm": {"tokens": "mean", "beta": 2.0},
         "dpo-nll": {"likelihood_weight": 1.0},

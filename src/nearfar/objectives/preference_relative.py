@@ -28,8 +28,7 @@ class RPO(PreferenceObjective):
     ``L = 1/(M N) sum_ij log(1 + exp(-beta w_ij (d_w,i - d_l,j)))`` over all M chosen and N rejected responses of the
     batch. ``weighting``:
         "embedding" (default): ``w_ij = softmax_j( (cos(e_i, e_j) - 1) / tau )`` over the rejected, e the frozen
-        embeddings
-            of the prompts; the weight stands *inside* the logistic and carries no gradient.
+            embeddings of the prompts; the weight stands *inside* the logistic and carries no gradient.
         "uniform": ``w_ij = 1`` (official code without embeddings; the paper's equal weights are beta/N).
         "diagonal": weights outside: ``mean_i [ a l_ii + (1-a)/(B-1) sum_{j != i} l_ij ]``, l the logistic cost of i
             against j; needs pairs.
@@ -51,8 +50,7 @@ class RPO(PreferenceObjective):
         memory: "auto" (default), "dense" or "tiled", as for row objectives.
         tokens: "sum" (default) or "mean".
         reduction: "mean" (default), "sum" (over all contrasts; over chosen for "diagonal"), or "none": ``[M]``, the
-        mean of
-            each chosen response's contrasts.
+            mean of each chosen response's contrasts.
 
     Not to be confused with DPO plus a likelihood, which is also called RPO (``dpo-nll``).
     """
