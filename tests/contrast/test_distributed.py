@@ -11,13 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nearfar.contrast import Explicit, Graded, Labels, Paired, Relation, Temperature, Views, evaluate_with_report
+from nearfar.contrast import (
+    Explicit,
+    Graded,
+    Labels,
+    Paired,
+    Relation,
+    Temperature,
+    Views,
+    evaluate_with_report,
+    two_sided,
+)
 from nearfar.contrast.engine import RowCosts
 from nearfar.objectives import DCLW, InfoNCE, PairwiseLogistic, SupCon, Triplet
 
@@ -164,6 +175,20 @@ def _views(rank: int) -> tuple[Tensor, Tensor]:
     return torch.cat([z[:4][items], z[4:][items]]), torch.arange(4)[items].repeat(2)
 
 
+def _lonely() -> tuple[Tensor, Tensor]:
+    """At temperature 0.01 key 2 lies more than 100 nats below the peak of every query, on both processes."""
+    generator = torch.Generator().manual_seed(1)
+    towards = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
+    query, key = (towards + 0.1 * torch.randn(n, 4, generator=generator, dtype=torch.float64) for n in (6, 7))
+    key[2] = key[2] - 2 * towards
+    return query, key
+
+
+LONELY = Case(lambda: InfoNCE(temperature=0.01, two_sided=True), False, lambda *_: None)
+LONELY_PARTS = [(slice(0, 4), slice(0, 2)), (slice(4, 6), slice(2, 7))]
+LONELY_IDS = torch.arange(6), torch.tensor([0, 1, 2, 3, 4, 5, -1])
+
+
 def _refusals(group: dist.ProcessGroup) -> list[str]:
     query = torch.ones(2, 3)
     key = torch.arange(6.0).view(2, 3)
@@ -191,19 +216,27 @@ def _work(rank: int, folder: Path) -> None:
     assert group is not None
     query, key = _embeddings()
     found: dict[str, Any] = {}
+    shared = mock.Mock(wraps=two_sided.loss)
     for name, case in CASES.items():
-        found[name] = _evaluated(
-            case,
-            query[QUERIES[rank]],
-            None if case.own else key[KEYS[rank]],
-            case.part(QUERIES[rank], KEYS[rank]),
-            memory=case.memory[rank],
-            tile_rows=2,
-            group=group,
-        )
+        shared.reset_mock()
+        with mock.patch.object(two_sided, "loss", shared):
+            found[name] = _evaluated(
+                case,
+                query[QUERIES[rank]],
+                None if case.own else key[KEYS[rank]],
+                case.part(QUERIES[rank], KEYS[rank]),
+                memory=case.memory[rank],
+                tile_rows=2,
+                group=group,
+            )
+        found[name]["shared"] = shared.called
     for memory in ("dense", "tiled"):
         views = Case(lambda: InfoNCE(temperature=_learned()), True, lambda *_: None)
         found[f"views {memory}"] = _evaluated(views, _views(rank)[0], None, Views(2), memory=memory, group=group)
+    query, key = _lonely()
+    rows, columns = LONELY_PARTS[rank]
+    relation = Paired(LONELY_IDS[0][rows], LONELY_IDS[1][columns])
+    found["lonely"] = _evaluated(LONELY, query[rows], key[columns], relation, memory="tiled", tile_rows=3, group=group)
     found["refusals"] = _refusals(group)
     torch.save(found, folder / f"{rank}.pt")
     dist.barrier()
@@ -261,6 +294,20 @@ def test_views_are_numbered_apart_on_each_process(processes: list[dict[str, Any]
     case = Case(lambda: InfoNCE(temperature=_learned()), True, lambda *_: None)
     expected = _evaluated(case, views, None, Paired(ids), memory="dense")
     _assert_same([process[f"views {memory}"] for process in processes], expected)
+
+
+def test_a_column_that_the_rows_of_all_processes_would_lose(processes: list[dict[str, Any]]) -> None:
+    query, key = _lonely()
+    expected = _evaluated(LONELY, query, key, Paired(*LONELY_IDS), memory="dense")
+    _assert_same([process["lonely"] for process in processes], expected)
+    assert expected["key"][2].norm() > 1
+
+
+def test_directions_share_their_tiles_where_all_processes_run_tiled(processes: list[dict[str, Any]]) -> None:
+    for process in processes:
+        assert process["info-nce two-sided, tiled"]["shared"]
+        assert not process["info-nce two-sided"]["shared"]
+        assert not process["info-nce two-sided, one dense one tiled"]["shared"]
 
 
 def test_what_cannot_be_spread_is_refused_on_every_process(processes: list[dict[str, Any]]) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nearfar.contrast import Labels, Paired, Relation, Views, evaluate, evaluate_with_report, fused
+from nearfar.contrast import Labels, Paired, Relation, Views, evaluate, evaluate_with_report
+from nearfar.contrast import two_sided as both_directions
 from nearfar.objectives import DCL, DCLW, InfoNCE, RowObjective, SupCon
 
 
@@ -170,13 +171,13 @@ def _lonely_column(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    actual: Callable[..., Tensor] = fused._log_sums
+    actual: Callable[..., Tensor] = both_directions._log_sums
 
     def counted(*arguments: Any) -> Tensor:
         calls.append(1)
         return actual(*arguments)
 
-    monkeypatch.setattr(fused, "_log_sums", counted)
+    monkeypatch.setattr(both_directions, "_log_sums", counted)
     return calls
 
 

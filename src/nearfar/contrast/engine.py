@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nearfar.contrast import fused, kernels, passes, tiles
+from nearfar.contrast import fused, kernels, passes, tiles, two_sided
 from nearfar.contrast.distributed import GatheredRows
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.precision import at_least_float32, without_autocast
@@ -136,8 +136,7 @@ def evaluate_with_report(
             evaluated dense. Square ones under a relation that describes one set of items (``Labels(y)``, ``Views(k)``)
             are scores of the items among themselves: the diagonal does not count.
         memory: "dense", "tiled", or "auto" (dense while the score matrix takes at most 1 MiB). Tiled, the softmax
-            family runs by fused kernels on CUDA devices where triton is installed; several processes on such devices
-            must all ask for the same.
+            family runs by fused kernels on CUDA devices where triton is installed.
         tile_rows: rows of a tile; by default as many as fit in 64 MiB of working memory. Keeps to the plain engine.
         group: a process group; the loss is then that of the global batch (every process sees its value) and the
             gradients of each process are exact: the sum over processes of parameter gradients is that of the global
@@ -183,7 +182,7 @@ def evaluate_rows(
         raise ValueError("give embeddings (query, key) or ready-made scores (scores=...)")
     _check(query, key, may_be_empty=group is not None)
     with without_autocast(query.device):
-        return _of_embeddings(objective, query, key, relation, _Choice(memory, tile_rows, group))
+        return _of_embeddings(objective, query, key, relation, _Choice(memory, tile_rows, group, query.device))
 
 
 def _of_embeddings(
@@ -203,8 +202,7 @@ def _of_embeddings(
     if not objective.two_sided or self_contrast:
         return _one_side(objective, embedded_query, embedded_key, relation, choice)
     _check_two_sided(objective)
-    shared = fused.two_sided_applies(objective, relation, choice.group)
-    if shared and choice.tiled(objective, relation, embedded_query):
+    if two_sided.applies(objective, relation) and choice.agreed(choice.tiled(objective, relation, embedded_query)):
         return _two_sides_fused(objective, embedded_query, embedded_key, relation, choice)
     forward, report = _one_side(objective, embedded_query, embedded_key, relation, choice)
     backward, back_report = _one_side(objective, embedded_key, embedded_query, relation.transpose(), choice)
@@ -216,6 +214,7 @@ class _Choice:
     memory: Memory
     tile_rows: int | None
     group: dist.ProcessGroup | None
+    device: torch.device
 
     def tiled(self, objective: RowCosts, relation: Relation, like: Tensor) -> bool:
         if self.memory != "auto":
@@ -227,10 +226,14 @@ class _Choice:
         return n * m * like.element_size() * objective.arrays(_positives(relation)) > 64 * DENSE_LIMIT
 
     def kernel(self, objective: RowCosts, relation: Relation, query: Tensor) -> bool:
-        """Whether fused kernels do it: over processes whatever the size of their parts, so that all do it alike."""
-        if self.memory == "dense" or self.tile_rows is not None or not kernels.applies(objective, relation, query):
+        """Whether fused kernels do it."""
+        if not kernels.applies(objective, relation, query):
             return False
-        return self.group is not None or self.tiled(objective, relation, query)
+        return self.agreed(self.tile_rows is None and self.tiled(objective, relation, query))
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether all processes want it: those of a group that share sums have to do so alike."""
+        return wish if self.group is None else all(GatheredRows(int(wish), self.group, self.device).counts)
 
     def rows(self, objective: RowCosts, relation: Relation, like: Tensor, *, closed_form: bool) -> int:
         if self.tile_rows is not None:
@@ -285,15 +288,20 @@ def _one_side(
 def _two_sides_fused(
     objective: RowCosts, query: Tensor, key: Tensor, relation: Relation, choice: _Choice
 ) -> tuple[Tensor, Report]:
-    n, m = relation.shape
+    group, spread = choice.group, None
+    m = key.shape[0]
+    if group is not None:
+        spread = two_sided.Spread(*(GatheredRows(side.shape[0], group, side.device) for side in (query, key)))
+        relation = relation.across(*spread)
+        key = spread.keys.gather_with_gradient(key)
     scale = passes.scale_of(
-        objective, relation, query.dtype, lambda rows, columns: objective.score.paired(query[rows], key[columns]), None
+        objective, relation, query.dtype, lambda rows, columns: objective.score.paired(query[rows], key[columns]), group
     )
     step = choice.rows(objective, relation, query, closed_form=True)
-    problem = tiles.Problem(objective, relation, step, None, (), tuple(objective.parameters()))
+    problem = tiles.Problem(objective, relation, step, group, (), tuple(objective.parameters()))
     counts = tiles.Counts(query.device)
-    loss = fused.two_sided(problem, query, key, scale, counts)
-    return loss, Report(n + m, *counts.values(), "tiled", step, True)
+    loss = two_sided.loss(problem, query, key, scale, counts, spread)
+    return loss, Report(query.shape[0] + m, *counts.values(), "tiled", step, True)
 
 
 def _by_kernels(

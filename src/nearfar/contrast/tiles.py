@@ -127,15 +127,15 @@ def _spread(costs: Tensor, active: Tensor) -> Tensor:
 
 
 def finish(
-    objective: RowCosts, total: Tensor, weight: Tensor, group: dist.ProcessGroup | None
+    objective: RowCosts, total: Tensor, weight: Tensor | None, group: dist.ProcessGroup | None
 ) -> tuple[Tensor, Tensor]:
-    """``(loss, divisor)``: the total over the weight of all processes (over 1, for a sum).
+    """``(loss, divisor)``: the total over the weight of all processes (over 1, for a sum or without a weight).
 
     The loss has the gradient of this process's part. All evaluations of a group end here, so that processes that chose
     differently between dense and tiled still meet in the same collective calls.
     """
-    divisor = torch.ones_like(weight)
-    if objective.reduction == "mean":
+    divisor = torch.ones_like(total)
+    if objective.reduction == "mean" and weight is not None:
         weight = total_over_processes(weight, group)
         divisor = torch.where(weight > 0, weight, divisor)
     total = total / divisor
@@ -260,10 +260,13 @@ class _TiledLoss(torch.autograd.Function):
         return (None, None, None, *kept(ctx, gradient))
 
 
-def keep(ctx: Any, problem: Problem, gradients: list[Tensor | None], total: Tensor, weight: Tensor) -> Tensor:
-    """Finish the loss, store the gradients of it with the graph, and return it."""
+def keep(ctx: Any, problem: Problem, gradients: list[Tensor | None], total: Tensor, weight: Tensor | None) -> Tensor:
+    """Finish the loss, store the gradients of it with the graph, and return it.
+
+    ``weight`` is what the total is divided by, summed over processes; None where it is divided already.
+    """
     loss, divisor = finish(problem.objective, total, weight, problem.group)
-    if problem.objective.reduction == "mean":
+    if problem.objective.reduction == "mean" and weight is not None:
         factor = divisor.reciprocal()
         for value in gradients:
             if value is not None:
