@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.contrast import Views
+from nearfar.contrast import IndividualTemperature, Paired, Views
 from nearfar.contrast.items import log_mean_exp_by_id, mean_by_id
 from nearfar.objectives import SogCLR
 
@@ -45,3 +45,14 @@ def test_sogclr_follows_the_mean_of_both_views_to_the_last_digits() -> None:
         objective(torch.cat([a, b]), relation=Views(2, ids=ids.repeat(2)))
         torch.testing.assert_close(objective.log_mass(ids).exp(), mass, rtol=1e-12, atol=0)
         a, b = b, -a
+
+
+def test_sogclr_with_a_temperature_of_each_item() -> None:
+    generator = torch.Generator().manual_seed(4)
+    a, b = (torch.randn(4, 5, generator=generator).double() for _ in range(2))
+    temperature = IndividualTemperature(0.3)
+    temperature.temperatures.write(torch.arange(4), torch.tensor([0.1, 0.2, 0.3, 0.9], dtype=torch.float64))
+    costs = SogCLR(temperature=temperature, reduction="none")(a, b, relation=Paired(torch.arange(4)))
+    for i, value in enumerate((0.1, 0.2, 0.3, 0.9)):
+        alone = SogCLR(temperature=value, reduction="none")(a, b, relation=Paired(torch.arange(4)))
+        torch.testing.assert_close(costs[i], alone[i], rtol=1e-12, atol=0)

@@ -340,3 +340,32 @@ def test_labels_alone_are_no_numbers() -> None:
     for relation in (Labels(torch.arange(4)), Kernel(embeddings(0, 4, 2))):
         with pytest.raises(ValueError, match="numbers"):
             SupReMix()(embeddings(1, 4, 3), relation=relation)
+
+
+@pytest.mark.parametrize("form", ["weak", "fair"])
+def test_an_item_without_neighbours_counts_in_the_official_form_of_ccl_k(form: str) -> None:
+    """CCLK-release ConditionalSampling.py: positives without a weight are clamped at 1e-7."""
+    items = [embeddings(seed, 4, 3).requires_grad_() for seed in (1, 2)]
+    x, y = (torch.nn.functional.normalize(value) for value in items)
+    condition = torch.tensor([0.0, 0.5, 40.0, 90.0], dtype=torch.float64)
+    kernel = (-(condition[:, None] - condition[None, :]).square()).exp()
+    weights = torch.linalg.solve(kernel + 0.5 * torch.eye(4).double(), kernel).fill_diagonal_(0)
+    weights = torch.where(weights < 1e-6, 0, weights)
+    assert (weights.sum(0) > 0).tolist() == [True, True, False, False]
+    expected = 0
+    for one, other in ((x, y), (y, x)):
+        across = (one @ other.T / 0.5).exp()
+        within = (one @ one.T / 0.5).exp() * (1 - torch.eye(4))
+        near = ((across + within) @ weights).diagonal()
+        if form == "weak":
+            near = near.clamp_min(1e-7)
+            expected = expected + (1 + (across + within).sum(1) / near).log().mean() / 2
+        else:
+            expected = expected + (1 + 3 * near / across.diagonal()).log().mean() / 2
+    objective = CCLK(form, regularization=0.5, official=True, temperature=0.5)
+    relation = Kernel(torch.cat([condition, condition]), "rbf", ids=torch.arange(4).repeat(2))
+    for memory in ("dense", "tiled"):
+        loss = objective(torch.cat(items), relation=relation, memory=memory)
+        torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+        found, wanted = (torch.autograd.grad(value, items, retain_graph=True) for value in (loss, expected))
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)

@@ -222,3 +222,11 @@ def test_dhel_with_the_energy_of_the_first_view_alone(memory: Any) -> None:
         torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     with pytest.raises(ValueError, match="anchors must be"):
         DHEL("one")(torch.cat([a, b]), relation=Views(2), anchors=first[:4])
+
+
+@pytest.mark.parametrize("objective", [MoCo(two_sided=True), MoCoDualHard("query", two_sided=True)])
+def test_a_queue_has_one_direction(objective: MoCo) -> None:
+    query, key, queue = embeddings(3, 4, 3), embeddings(4, 4, 3), embeddings(5, 6, 3)
+    with pytest.raises(ValueError, match="no direction back"):
+        objective(query, key, queue=queue)
+    assert objective(query, key) > 0

@@ -143,6 +143,8 @@ def test_what_cannot_be_wrapped() -> None:
         MultiView(BarlowTwins(), views="all")
     with pytest.raises(UsageError, match="'pairs', 'first' or 'all'"):
         MultiView(InfoNCE(), views="some")
+    with pytest.raises(ValueError, match="batch of one process"):
+        MultiView("barlow-twins")(*[embeddings(seed, 5, 4) for seed in (1, 2)], group=object())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least two views"):
         MultiView(InfoNCE())(embeddings(0, 3, 2))
     with pytest.raises(ValueError, match="alike"):

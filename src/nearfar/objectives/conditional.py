@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
+import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +18,9 @@ from nearfar.contrast.temperature import Temperature
 from nearfar.errors import UsageError
 from nearfar.objectives.base import RowObjective, log_sum_exp, weighted_mean
 from nearfar.objectives.registry import register
+
+LEAST = 1e-7
+"""The least expectation of the official code's form "weak"."""
 
 
 @register
@@ -43,7 +48,9 @@ class CCLK(RowObjective):
         form: "fair" (default), "hard" or "weak".
         regularization: lambda > 0, default 0.01 (the official script's).
         official: as the official code has it: the kernel of an item with itself is 1, an item's weight for itself is 0,
-            weights below 1e-6 are 0, and in "weak" the other views of the item are negatives (default False).
+            weights below 1e-6 are 0, and in "weak" the other views of the item are negatives. An item to which no other
+            has a weight counts: with E_i = 0 in "fair" and "hard", and in "weak" with E_i = 1e-7, the least there is
+            (default False).
         temperature: default 0.5 (the paper's). score, two_sided, reduction: as in
             :class:`~nearfar.objectives.InfoNCE`.
 
@@ -82,8 +89,17 @@ class CCLK(RowObjective):
         self.official = official
 
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
-        near = log_sum_exp(scores, positive) if self.form == "weak" else weighted_mean(scores, positive)
-        return F.softplus(log_sum_exp(scores, negative) - near)
+        if self.form == "weak":
+            near = _log_sum_where_some(scores, positive)
+            near = near.clamp_min(math.log(LEAST)) if self.official else near
+        else:
+            near = weighted_mean(scores, positive)
+        return F.softplus(_log_sum_where_some(scores, negative) - near)
+
+    def active(self, positive: Tensor, negative: Tensor) -> Tensor:
+        if not self.official:
+            return super().active(positive, negative)
+        return ((negative if self.form == "weak" else positive) > 0).any(1)
 
     def evaluation(
         self,
@@ -108,3 +124,10 @@ class CCLK(RowObjective):
         return evaluate_rows(
             self, query, key, relation=given, scores=scores, memory=memory, tile_rows=tile_rows, group=group
         )
+
+
+def _log_sum_where_some(scores: Tensor, weight: Tensor) -> Tensor:
+    """``log sum_j weight_ij exp(s_ij)``; the least number, without a gradient, where a row has no weight."""
+    some = (weight > 0).any(1)
+    found = log_sum_exp(scores, torch.where(some[:, None], weight, 1))
+    return torch.where(some, found, torch.finfo(scores.dtype).min / 2)

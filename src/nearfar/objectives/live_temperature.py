@@ -109,8 +109,8 @@ class SogCLR(RowObjective):
     Arguments:
         gamma: in (0, 1], the share of the present batch; default 0.9 (the official code's).
         items: room for that many items at once (default 0: it grows).
-        temperature: T > 0, fixed or scheduled, default 0.1; a learned one raises UsageError: the surrogate says nothing
-            of its gradient.
+        temperature: T > 0, fixed, scheduled or of each item, default 0.1; a learned one raises UsageError: the
+            surrogate says nothing of its gradient.
         two_sided: pairs in both directions; each side has its own u. ``score``, ``reduction`` as in
             :class:`~nearfar.objectives.InfoNCE`.
 
@@ -158,6 +158,8 @@ class SogCLR(RowObjective):
     def remember(self, statistics: Tensor, ids: Tensor) -> dict[str, Tensor]:
         assert self.temperature is not None
         log_mass = self._followed(statistics, ids)
+        if isinstance(self.temperature, IndividualTemperature):
+            return {"log_mass": log_mass, "temperature": self.temperature.of(ids).to(statistics)}
         return {"log_mass": log_mass, "temperature": statistics.new_tensor(self.temperature.value)}
 
     def _followed(self, present: Tensor, ids: Tensor, *, from_zero: bool = False) -> Tensor:

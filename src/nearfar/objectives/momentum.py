@@ -33,7 +33,7 @@ class MoCo(InfoNCE):
     loss with ``two_sided=False`` on (q1, k2) and (q2, k1), there multiplied by 2T.
 
     Arguments: ``temperature`` default 0.07 (the paper's; alias "moco-v2": 0.2), and those of
-    :class:`~nearfar.objectives.InfoNCE`.
+    :class:`~nearfar.objectives.InfoNCE`. A queue has one direction: with it ``two_sided`` raises ValueError.
     """
 
     name = "moco"
@@ -57,9 +57,16 @@ class MoCo(InfoNCE):
     ) -> Tensor:
         """The loss; see :func:`nearfar.contrast.evaluate`."""
         if queue is not None:
+            one_direction(self)
             key = None if key is None else key.detach()
             query, key, relation = with_queue(query, key, relation, queue, queue_ids, group)
         return super().forward(query, key, relation=relation, scores=scores, memory=memory, group=group)
+
+
+def one_direction(objective: RowObjective) -> None:
+    """Raise ValueError for a two-sided objective: keys have no queue of queries to be told from."""
+    if objective.two_sided:
+        raise ValueError(f"{objective.name}: a queue holds keys alone, so there is no direction back: two_sided=False")
 
 
 def with_queue(
@@ -188,8 +195,9 @@ class MoCoDualHard(RowObjective):
                 query, key, relation = with_queue(query, key, relation, queue, queue_ids, group)
             return RowObjective.forward(self, query, key, relation=relation, scores=scores, memory=memory, group=group)
 
-        if queue is not None and key is not None:
-            key = key.detach()
+        if queue is not None:
+            one_direction(self)
+            key = None if key is None else key.detach()
         if self.mode == "query":
             return one(query, key, relation)
         if query is None or key is None:

@@ -192,6 +192,8 @@ class MultiView(ViewObjective):
     def forward(self, *views: Tensor, memory: Memory = "auto", group: dist.ProcessGroup | None = None) -> Tensor:
         if len(views) < 2:
             raise ValueError(f"{self.name}: give at least two views, got {len(views)}")
+        if group is not None and self.objective.kind == "view":
+            raise ValueError(f"{self.name}: {self.objective.name} sees the batch of one process; give no group")
         given = self.views(*views, minimum=1)
         where: dict[str, Any] = {"memory": memory, "group": group}
         if self.choice == "all":
