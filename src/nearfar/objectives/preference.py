@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from nearfar.contrast.distributed import GatheredRows, gather_for_all
 from nearfar.contrast.precision import at_least_float32
 from nearfar.errors import UsageError
 from nearfar.objectives.base import Objective
@@ -64,7 +66,10 @@ class PreferenceObjective(Objective):
         neither;
         ``chosen_length``, ``rejected_length`` ``[n]``: tokens of the completions, needed where log-probabilities are
         averaged; lengths below 1 count as 1;
-        and what ``extras`` names: ``[n]`` tensors, or scalars for all pairs.
+        what ``extras`` names: ``[n]`` tensors, or scalars for all pairs;
+        ``group``: a process group: the loss is then that of the pairs of all processes, so that means, and what a
+        formula takes of the whole batch, are the global ones; every process sees its value and gets the gradient of its
+        own pairs, which add up to that of one process. Processes may hold different numbers of pairs.
 
     ``tokens="sum"`` takes the values as they are given, ``"mean"`` divides each by its completion's length.
     ``reduction``: "mean" over pairs (default), "sum", or "none" for the costs ``[n]``. No pair at all costs 0. Half
@@ -96,6 +101,7 @@ class PreferenceObjective(Objective):
         reference_rejected: Tensor | None = None,
         chosen_length: Tensor | None = None,
         rejected_length: Tensor | None = None,
+        group: dist.ProcessGroup | None = None,
         **extra: Tensor,
     ) -> Tensor:
         """The reduced cost of the pairs; see the class."""
@@ -117,9 +123,15 @@ class PreferenceObjective(Objective):
         }
         self._check(given)
         values = {name: at_least_float32(value) for name, value in given.items() if value is not None}
+        parts = None if group is None else GatheredRows(chosen.shape[0], group, chosen.device)
+        if parts is not None:
+            values = {name: gather_for_all(value, parts) for name, value in values.items()}
         pairs = self._preferences(values)
         extra = {name: values.get(name, value) for name, value in extra.items()}
-        return reduced(self.pairs(pairs, **extra), self.reduction)
+        costs = self.pairs(pairs, **extra)
+        if parts is not None and self.reduction == "none":
+            return costs[parts.start : parts.start + chosen.shape[0]]
+        return reduced(costs, self.reduction)
 
     def _check(self, given: dict[str, Tensor | None]) -> None:
         chosen = given["chosen"]

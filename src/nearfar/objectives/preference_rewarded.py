@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from nearfar.contrast.distributed import of_all_with_own_graph
 from nearfar.contrast.precision import at_least_float32
 from nearfar.objectives.base import PointObjective
 from nearfar.objectives.preference import (
@@ -307,6 +309,7 @@ class MAPL(MarginObjective):
         reference_rejected: Tensor | None = None,
         chosen_length: Tensor | None = None,
         rejected_length: Tensor | None = None,
+        group: dist.ProcessGroup | None = None,
         **extra: Tensor,
     ) -> Tensor:
         levels = {name: extra.pop(name) for name in self.needs if name in extra}
@@ -317,6 +320,7 @@ class MAPL(MarginObjective):
             reference_rejected=reference_rejected,
             chosen_length=chosen_length,
             rejected_length=rejected_length,
+            group=group,
             **extra,
         )
         for upper, lower, weight in (
@@ -328,6 +332,6 @@ class MAPL(MarginObjective):
             above, below = (at_least_float32(value) for value in _needed(self, levels, upper, lower))
             if above.dim() != 1 or above.shape != below.shape:
                 raise ValueError(f"mapl: {upper} and {lower} must be [k] alike, got {above.shape} and {below.shape}")
-            margins = self.margin_of(above, below)
+            margins = self.margin_of(*(of_all_with_own_graph(value, group) for value in (above, below)))
             loss = loss + weight * reduced(self.link(margins), self.reduction)
         return loss
