@@ -165,7 +165,7 @@ def _work(rank: int, folder: Path) -> None:
         key = None if key is None else key[KEYS[rank]]
         relation = case.relation(QUERIES[rank], KEYS[rank])
         found[f"{name}, together"] = _outcome(
-            case, query[QUERIES[rank]], key, relation, case.make(), memory="auto", group=dist.group.WORLD
+            case, query[QUERIES[rank]], key, relation, case.make(), memory="tiled", group=dist.group.WORLD
         )
     torch.save(found, folder / f"{rank}.pt")
     dist.barrier()

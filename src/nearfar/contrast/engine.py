@@ -309,23 +309,16 @@ def _by_kernels(
 ) -> tuple[Tensor, Report]:
     from nearfar.contrast.kernels import evaluation  # needs triton
 
-    def one(rows: Tensor, columns: Tensor, relation: Relation, both_sides: bool = False) -> tuple[Tensor, Report]:
-        loss, counts = evaluation.evaluate(
-            objective, rows, columns, relation, choice.group, precision=precision, both_sides=both_sides
-        )
-        anchors = rows.shape[0] + (columns.shape[0] if both_sides else 0)
-        return loss, Report(anchors, *counts.values(), "tiled", evaluation.SQUARE, True, True)
-
     precision, query = query.dtype, at_least_float32(query)
     key = query if key is None else at_least_float32(key)
-    if not objective.two_sided or key is query:
-        return one(query, key, relation)
-    _check_two_sided(objective)
-    if choice.group is None:
-        return one(query, key, relation, both_sides=True)
-    forward, report = one(query, key, relation)
-    backward, back_report = one(key, query, relation.transpose())
-    return (forward + backward) / 2, report + back_report
+    both_sides = objective.two_sided and key is not query
+    if both_sides:
+        _check_two_sided(objective)
+    loss, counts = evaluation.evaluate(
+        objective, query, key, relation, choice.group, precision=precision, both_sides=both_sides
+    )
+    anchors = query.shape[0] + (key.shape[0] if both_sides else 0)
+    return loss, Report(anchors, *counts.values(), "tiled", evaluation.SQUARE, True, True)
 
 
 def _of_scores(objective: RowCosts, scores: Tensor, relation: Relation | None) -> tuple[Tensor, Report]:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nearfar.contrast.distributed import GatheredRows
+from nearfar.contrast.distributed import GatheredRows, total_over_processes
 from nearfar.contrast.kernels import softmax
 from nearfar.contrast.kernels.compared import Compared, compared
 from nearfar.contrast.kernels.softmax import LOG2_E, Pull, Side, Sums
@@ -22,6 +22,7 @@ from nearfar.contrast.passes import scale_of
 from nearfar.contrast.relation import Relation
 from nearfar.contrast.score import Cosine
 from nearfar.contrast.tiles import Counts, Problem, keep, kept, steps, tie
+from nearfar.contrast.two_sided import log_sum_over_processes
 
 if TYPE_CHECKING:
     from nearfar.contrast.engine import RowCosts
@@ -38,6 +39,8 @@ class _How:
     problem: Problem
     precision: torch.dtype
     both_sides: bool
+    own_columns: slice
+    """The keys of this process among those of all."""
 
 
 def evaluate(
@@ -55,10 +58,12 @@ def evaluate(
 
     Scores are exact in float32 where the embeddings are numbers of that precision.
     """
+    own_columns = slice(0, key.shape[0])
     if group is not None:
         queries = GatheredRows(query.shape[0], group, query.device)
         keys = queries if key is query else GatheredRows(key.shape[0], group, query.device)
         relation = relation.across(queries, keys)
+        own_columns = slice(keys.start, keys.start + key.shape[0])
         key = keys.gather_with_gradient(key)
 
     def paired(rows: Tensor, columns: Tensor) -> Tensor:
@@ -69,7 +74,7 @@ def evaluate(
     counts = Counts(query.device)
     inputs = (query, key, scale)
     wanted = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
-    how = _How(problem, precision, both_sides)
+    how = _How(problem, precision, both_sides, own_columns)
     loss: Tensor = _Loss.apply(how, counts, tie(inputs, wanted), *inputs)  # type: ignore[no-untyped-call]
     return loss, counts
 
@@ -81,17 +86,18 @@ class _Loss(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(ties)
         pairs = _Pairs(how, query, key, scale)
-        rows = pairs.rows()
-        columns = pairs.columns() if how.both_sides else None
-        if columns is None:
+        rows, columns = pairs.rows(), None
+        if not how.both_sides:
             counts.add(rows.active, rows.near.sum(), rows.far.sum())
             total, weight = rows.total(), rows.active.sum().to(query.dtype)
         else:
-            active = torch.cat([rows.active, columns.active])
-            counts.add(active, 2 * rows.near.sum(), 2 * rows.far.sum())
-            mean = how.problem.objective.reduction == "mean"
-            rows, columns = rows.halved(mean=mean), columns.halved(mean=mean)
-            total, weight = rows.total() + columns.total(), query.new_ones(())
+            columns, own = pairs.columns(), how.own_columns
+            counts.add(torch.cat([rows.active, columns.active[own]]), 2 * rows.near.sum(), 2 * rows.far.sum())
+            if how.problem.objective.reduction == "mean":
+                active = total_over_processes(rows.active.sum(), how.problem.group)
+                rows, columns = rows.divided(active.clamp_min(1)), columns.divided(columns.active.sum().clamp_min(1))
+            rows, columns = rows.divided(2), columns.divided(2)
+            total, weight = rows.total() + columns.total(own), None
         gradients: list[Tensor | None] = [None, None, None]
         if ties is not None:
             gradients = [*pairs.gradients(rows, columns)]
@@ -112,13 +118,12 @@ class _Costs:
     active: Tensor  # [n] bool
     weight: Tensor  # [n], 0 where not active
 
-    def total(self) -> Tensor:
+    def total(self, own: slice = slice(None)) -> Tensor:
         costs = self.sums.log_sum - self.sums.target / self.near.clamp_min(1)
-        return torch.where(self.active, costs * self.weight, 0).sum()
+        return torch.where(self.active, costs * self.weight, 0)[own].sum()
 
-    def halved(self, *, mean: bool) -> _Costs:
-        count = self.active.sum().clamp_min(1) if mean else 1
-        return replace(self, weight=self.weight / (2 * count))
+    def divided(self, count: Tensor | int) -> _Costs:
+        return replace(self, weight=self.weight / count)
 
     def pull(self, factor: Tensor) -> Pull:
         weight = self.weight * factor
@@ -131,7 +136,7 @@ class _Pairs:
 
     def __init__(self, how: _How, query: Tensor, key: Tensor, scale: Tensor) -> None:
         objective, relation = how.problem.objective, how.problem.relation
-        self.query, self.key, self.scale = query, key, scale
+        self.query, self.key, self.scale, self.group = query, key, scale, how.problem.group
         self.only_far = objective.softmax_form == "negative"
         self.needs_far = objective.needs_negative
         self.self_contrast = relation.self_contrast
@@ -153,7 +158,9 @@ class _Pairs:
             self_contrast=self.self_contrast,
             only_far=self.only_far,
         )
-        near, far = ids.counts(self.self_contrast)
+        return self._of(sums, *ids.counts(self.self_contrast))
+
+    def _of(self, sums: Sums, near: Tensor, far: Tensor) -> _Costs:
         active = near > 0
         if self.needs_far:
             active &= far > 0
@@ -163,7 +170,12 @@ class _Pairs:
         return self._costs(self.queries, self.keys, self.ids)
 
     def columns(self) -> _Costs:
-        return self._costs(self.keys, self.queries, self.ids.turned())
+        """Of all columns, over the rows of all processes."""
+        here, group = self._costs(self.keys, self.queries, self.ids.turned()), self.group
+        if group is None:
+            return here
+        target, near, far = (total_over_processes(value, group) for value in (here.sums.target, here.near, here.far))
+        return self._of(Sums(log_sum_over_processes(here.sums.log_sum, group), target), near, far)
 
     def gradients(self, rows: _Costs, columns: _Costs | None) -> tuple[Tensor, Tensor, Tensor]:
         """Those of queries, keys and scale."""
