@@ -82,6 +82,15 @@ def test_each_can_be_pickled_into_a_state_and_printed(cls: type[Objective]) -> N
     assert isinstance(getattr(objective, "temperature", None), (Temperature, type(None)))  # which runs print and step
 
 
+def test_what_is_printed_tells_options_apart() -> None:
+    assert "mining='hard', margin=0.5" in repr(get("triplet", mining="hard", margin=0.5))
+    assert repr(get("dpo", divergence="alpha", alpha=0.3)) == "DPO(divergence='alpha', alpha=0.3)"
+    assert repr(get("vicreg", invariance=10.0)) == "VICReg(invariance=10.0)"
+    assert "two_sided=True" in repr(get("clip"))
+    assert "classes=3, dimension=4, margin=0.3" in repr(get("arcface", classes=3, dimension=4, margin=0.3))
+    assert "margin" not in repr(get("triplet"))
+
+
 def test_aliases_stand_for_arguments_and_give_way_to_given_ones() -> None:
     clip = get("clip")
     assert clip.two_sided

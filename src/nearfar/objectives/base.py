@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +44,15 @@ class Objective(nn.Module):
         if reduction not in ("mean", "sum", "none"):
             raise UsageError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
         self.reduction = reduction
+
+    def extra_repr(self) -> str:
+        """The options that are not at their defaults."""
+        said = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name, parameter.default)
+            if isinstance(value, bool | int | float | str | list | tuple) and value != parameter.default:
+                said.append(f"{name}={value!r}")
+        return ", ".join(said)
 
 
 class RowObjective(Objective):
@@ -167,10 +177,6 @@ class RowObjective(Objective):
                 stacklevel=2,
             )
         return loss
-
-    def extra_repr(self) -> str:
-        parts = [f"two_sided={self.two_sided}"] if self.two_sided else []
-        return ", ".join([*parts, f"reduction={self.reduction!r}"])
 
 
 class ViewObjective(Objective):

@@ -167,9 +167,6 @@ class PreferenceObjective(Objective):
             lengths["rejected"],
         )
 
-    def extra_repr(self) -> str:
-        return f"tokens={self.tokens!r}, reduction={self.reduction!r}"
-
 
 class MarginObjective(PreferenceObjective):
     """Costs that are a link of the margin alone: ``link(beta * (reward(d_w) - reward(d_l)))``.
@@ -199,9 +196,6 @@ class MarginObjective(PreferenceObjective):
 
     def pairs(self, pairs: Preferences, **extra: Tensor) -> Tensor:
         return self.link(self.margin_of(pairs.chosen, pairs.rejected))
-
-    def extra_repr(self) -> str:
-        return f"beta={self.beta:g}, {super().extra_repr()}"
 
 
 def power_reward(ratio: Tensor, alpha: float) -> Tensor:

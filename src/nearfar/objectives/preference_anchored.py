@@ -30,9 +30,6 @@ class _Anchored(PreferenceObjective):
         super().__init__(tokens=tokens, reduction=reduction)
         self.beta = positive(self.name, "beta", beta)
 
-    def extra_repr(self) -> str:
-        return f"beta={self.beta:g}, {super().extra_repr()}"
-
 
 @register
 class APOZero(_Anchored):

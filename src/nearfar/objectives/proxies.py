@@ -164,9 +164,6 @@ class ProxyObjective(RowObjective):
         apart = (scores.shape[0], -1, self.per_class)
         return scores.view(apart), weight.reshape(apart)[:, :, 0]
 
-    def extra_repr(self) -> str:
-        return f"classes={self.classes}, dimension={self.dimension}, {super().extra_repr()}"
-
 
 def cross_entropy(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """``-log softmax(logits)`` of the positive columns, ``[t]``."""
