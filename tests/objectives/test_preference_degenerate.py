@@ -92,3 +92,32 @@ def test_never_not_a_number_with_rewards(name: str, dtype: torch.dtype) -> None:
         assert not loss.isnan()
         (gradient,) = torch.autograd.grad(loss, one)
         assert not gradient.isnan().any()
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "kto-pair", "aot", "sppo", "rpo-uniform", "discopop"])
+def test_a_reference_gets_no_gradient(name: str) -> None:
+    """Also where it comes from a model that is trained, as with adapters switched off."""
+    batch = pairs(3, 4)
+    references = {key: value.clone().requires_grad_() for key, value in batch.references.items()}
+    loss = get(name)(*batch.policy, **references)
+    assert [value is None for value in torch.autograd.grad(loss, list(references.values()), allow_unused=True)] == [
+        True,
+        True,
+    ]
+
+
+def test_references_of_single_responses_get_no_gradient() -> None:
+    score, other, target = (torch.randn(4, dtype=torch.float64).requires_grad_() for _ in range(3))
+    rewards, value = target.detach(), torch.zeros(4, dtype=torch.float64)
+    tokens, sampled = (torch.randn(4, 3, dtype=torch.float64).requires_grad_() for _ in range(2))
+    losses = [
+        get("kto-zero")(score, torch.ones(4), reference=other),
+        get("dro-v")(score, rewards, reference=other, value=value).sum(),
+        get("dro-p")(score, rewards, reference=other).sum(),
+        get("copg-group")(score, rewards, reference=other).sum(),
+        get("sft-implicit-reward")(score, other),
+        get("grpo", kl_weight=0.1)(tokens, rewards, sampled=sampled, reference=sampled),
+    ]
+    for loss in losses:
+        assert torch.autograd.grad(loss, [other, sampled], allow_unused=True) == (None, None)
+        assert any(g is not None for g in torch.autograd.grad(loss, [score, tokens], allow_unused=True))

@@ -221,7 +221,7 @@ class ImplicitRewardSFT(TokenObjective):
         self.margin = positive("sft-implicit-reward", "margin", margin)
 
     def tokens(self, score: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        reward = self.beta * (score - target)
+        reward = self.beta * (score - target.detach())
         bound = {"squared-hellinger": -1.0, "jensen-shannon": -math.log(2), "forward-kl": 0.0}.get(self.divergence)
         if bound is None:
             return -self._phi(reward), torch.ones_like(reward, dtype=torch.bool)
@@ -262,5 +262,5 @@ def _tokens(log_probability: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ratio(log_probability: Tensor, sampled: Tensor, mask: Tensor) -> Tensor:
-    """``log p - log p_sampled`` of the tokens that count, 0 for the others."""
-    return _tokens(log_probability, mask)[0] - _tokens(sampled, mask)[0]
+    """``log p - log p_sampled`` of the tokens that count, 0 for the others; no gradient for the sampler."""
+    return _tokens(log_probability, mask)[0] - _tokens(sampled.detach(), mask)[0]

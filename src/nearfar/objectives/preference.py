@@ -62,8 +62,8 @@ class PreferenceObjective(Objective):
     Called with
         ``chosen``, ``rejected`` ``[n]``: summed log-probabilities of the completions under the policy (prompt and
         padding masked, end-of-sequence counted where it is part of the completion), or rewards of any kind;
-        ``reference_chosen``, ``reference_rejected`` ``[n]``: the same under the reference, without a gradient; both or
-        neither;
+        ``reference_chosen``, ``reference_rejected`` ``[n]``: the same under the reference, which gets no gradient; both
+        or neither;
         ``chosen_length``, ``rejected_length`` ``[n]``: tokens of the completions, needed where log-probabilities are
         averaged; lengths below 1 count as 1;
         what ``extras`` names: ``[n]`` tensors, or scalars for all pairs;
@@ -147,7 +147,7 @@ class PreferenceObjective(Objective):
         for side in ("chosen", "rejected"):
             reward = values[side]
             if f"reference_{side}" in values:
-                reward = reward - values[f"reference_{side}"]
+                reward = reward - values[f"reference_{side}"].detach()
             given = values.get(f"{side}_length")
             length = None if given is None else given.to(reward.dtype).clamp_min(1)
             if self.tokens == "mean":
@@ -196,6 +196,11 @@ class MarginObjective(PreferenceObjective):
 
     def pairs(self, pairs: Preferences, **extra: Tensor) -> Tensor:
         return self.link(self.margin_of(pairs.chosen, pairs.rejected))
+
+
+def log_ratio(score: Tensor, extra: dict[str, Tensor]) -> Tensor:
+    """``log p(y|x)`` less that of the ``reference`` beside it, without a gradient; the score where there is none."""
+    return score - extra["reference"].detach() if "reference" in extra else score
 
 
 def power_reward(ratio: Tensor, alpha: float) -> Tensor:

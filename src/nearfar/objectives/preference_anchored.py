@@ -15,6 +15,7 @@ from nearfar.objectives.preference import (
     MarginObjective,
     PreferenceObjective,
     Preferences,
+    log_ratio,
     not_negative,
     one_of,
     positive,
@@ -123,7 +124,7 @@ class KTO(PointObjective):
         desirable = target.to(score.dtype)
         if not bool(((desirable == 0) | (desirable == 1)).all()):
             raise ValueError("kto: targets must be 1 for desirable and 0 for undesirable responses")
-        ratio = score - extra["reference"] if "reference" in extra else score
+        ratio = log_ratio(score, extra)
         point: Tensor | float = 0.0
         if self.reference_point == "mismatched":
             if "mismatched" not in extra:

@@ -136,12 +136,12 @@ class GRPO(PointObjective):
             target, extra.get("group"), form=self.advantage, epsilon=self.epsilon, alone=self.alone
         )
         advantage = advantage.to(score.dtype)[:, None]
-        ratio = exponential(torch.where(kept, score - extra.get("sampled", score.detach()), 0))
+        ratio = exponential(torch.where(kept, score - extra.get("sampled", score).detach(), 0))
         cost = -torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip_high) * advantage)
         if self.kl_weight:
             if "reference" not in extra:
                 raise ValueError("grpo: kl_weight needs reference [n, t]")
-            apart = torch.where(kept, extra["reference"] - score, 0)
+            apart = torch.where(kept, extra["reference"].detach() - score, 0)
             cost = cost + self.kl_weight * (exponential(apart) - apart - 1)
         total = torch.where(kept, cost, 0).sum(1)
         if self.average == "sequences":

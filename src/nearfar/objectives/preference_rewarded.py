@@ -18,6 +18,7 @@ from nearfar.objectives.preference import (
     Preferences,
     group_index,
     group_means,
+    log_ratio,
     not_negative,
     one_of,
     positive,
@@ -95,7 +96,7 @@ class GroupCoPG(PointObjective):
         self.beta = positive("copg-group", "beta", beta)
 
     def points(self, score: Tensor, target: Tensor, **extra: Tensor) -> Tensor:
-        ratio = score - extra["reference"] if "reference" in extra else score
+        ratio = log_ratio(score, extra)
         group = extra.get("group", torch.zeros_like(target, dtype=torch.long))
         reward = target.to(ratio.dtype)
         mean, size = group_means(ratio, group)
@@ -138,7 +139,7 @@ class DROV(PointObjective):
 
     def points(self, score: Tensor, target: Tensor, **extra: Tensor) -> Tensor:
         (value,) = _needed(self, extra, "value")
-        ratio = score - extra["reference"] if "reference" in extra else score
+        ratio = log_ratio(score, extra)
         if self.form == "joint":
             return (target - value - self.tau * ratio).square() / 2
         policy = self.tau / 2 * ratio.square() - ratio * (target - value).detach()
@@ -172,7 +173,7 @@ class DROP(PointObjective):
         self.tau = positive("dro-p", "tau", tau)
 
     def points(self, score: Tensor, target: Tensor, **extra: Tensor) -> Tensor:
-        ratio = score - extra["reference"] if "reference" in extra else score
+        ratio = log_ratio(score, extra)
         value = target - self.tau * ratio
         return (value - group_means(value, extra.get("group"))[0]).square() / 2
 
