@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.contrast import engine
+from nearfar.errors import UsageError
 from nearfar.objectives import (
     BYOL,
     CARE,
@@ -371,3 +372,22 @@ def test_micse() -> None:
     objective = MiCSE(0.7, contrast_weight=2.0, samples=18)
     expected = 2 * contrast - 0.7 * _mean(information)
     _check(objective(z1, z2, attention=(one, other)), expected, z1, z2, one)
+
+
+def test_each_view_has_a_ridge_of_its_own() -> None:
+    generator = torch.Generator().manual_seed(9)
+    one, other = (torch.randn(20, d, generator=generator, dtype=torch.float64) for d in (3, 4))
+
+    def whitening(view: Tensor, ridge: float) -> Tensor:
+        centred = view - view.mean(0)
+        values, vectors = torch.linalg.eigh(centred.T @ centred / 19 + ridge * torch.eye(view.shape[1]).double())
+        return vectors @ torch.diag(values**-0.5) @ vectors.T
+
+    covariance = (one - one.mean(0)).T @ (other - other.mean(0)) / 19
+    total = torch.linalg.svdvals(whitening(one, 0.5) @ covariance @ whitening(other, 0.01)).sum()
+    torch.testing.assert_close(DCCA(ridge=(0.5, 0.01))(one, other), -total)
+    torch.testing.assert_close(DCCA(ridge=(0.2, 0.2))(one, other), DCCA(ridge=0.2)(one, other))
+    assert "ridge=(0.5, 0.01)" in repr(DCCA(ridge=(0.5, 0.01)))
+    for ridge in (0.0, (0.1, -1.0), (0.1, 0.1, 0.1)):
+        with pytest.raises(UsageError, match="or two"):
+            DCCA(ridge=ridge)  # type: ignore[arg-type]

@@ -150,7 +150,8 @@ class DCCA(TwoEncoders):
     It is a statistic of the whole batch: with n <= d every input correlates perfectly, n - 1 in total. A batch of fewer
     than 2 d rows warns; several times d is right. Needs at least 2 rows.
 
-    Arguments: ``top``: how many correlations count (default None: all); ``ridge`` > 0, default 1e-4 (the paper's).
+    Arguments: ``top``: how many correlations count (default None: all); ``ridge`` > 0, default 1e-4 (the paper's),
+    or two of them, one a view.
     """
 
     name = "dcca"
@@ -158,12 +159,13 @@ class DCCA(TwoEncoders):
     paper = "Andrew 2013, Deep Canonical Correlation Analysis; Wang 2015, arXiv:1602.01024"
     same_width = False
 
-    def __init__(self, top: int | None = None, *, ridge: float = 1e-4) -> None:
+    def __init__(self, top: int | None = None, *, ridge: float | tuple[float, float] = 1e-4) -> None:
         super().__init__()
         if top is not None and top < 1:
             raise UsageError(f"{self.name}: top must be at least 1, got {top}")
-        if not 0 < ridge < math.inf:
-            raise UsageError(f"{self.name}: ridge must be a finite number > 0, got {ridge}")
+        self.ridges = (float(ridge),) * 2 if isinstance(ridge, int | float) else tuple(ridge)
+        if len(self.ridges) != 2 or not all(0 < each < math.inf for each in self.ridges):
+            raise UsageError(f"{self.name}: ridge must be a finite number > 0, or two, got {ridge}")
         self.top = top
         self.ridge = ridge
 
@@ -179,7 +181,9 @@ class DCCA(TwoEncoders):
             )
         x, y = (in_double(view) for view in (z1, z2))
         x, y = x - x.mean(0), y - y.mean(0)
-        root1, root2 = (lower_root(view.T @ view / (n - 1), self.ridge) for view in (x, y))
+        root1, root2 = (
+            lower_root(view.T @ view / (n - 1), ridge) for view, ridge in zip((x, y), self.ridges, strict=True)
+        )
         whitened = torch.linalg.solve_triangular(root1, x.T @ y / (n - 1), upper=False)
         whitened = torch.linalg.solve_triangular(root2, whitened.T, upper=False)
         correlations: Tensor = torch.linalg.svdvals(whitened)
@@ -233,7 +237,9 @@ class DCCAE(Reconstructing):
     formula = "-sum_l sigma_l( S11^{-1/2} S12 S22^{-1/2} ) + weight mean_i ( |x_i - p(z1_i)|^2 + |y_i - q(z2_i)|^2 )"
     paper = "Wang 2015, On Deep Multi-View Representation Learning, arXiv:1602.01024"
 
-    def __init__(self, weight: float = 0.01, *, top: int | None = None, ridge: float = 1e-4) -> None:
+    def __init__(
+        self, weight: float = 0.01, *, top: int | None = None, ridge: float | tuple[float, float] = 1e-4
+    ) -> None:
         super().__init__(weight)
         self.dcca = DCCA(top, ridge=ridge)
 
