@@ -146,11 +146,13 @@ CASES: dict[str, dict[str, Make]] = {
 
 
 def run(sizes: Iterable[int] = SIZES, names: Iterable[str] | None = None) -> None:
-    """Measure everything, print the table as it grows, and write the results."""
-    rows: list[dict[str, Any]] = []
+    """Measure everything, print the table as it grows, and write the results; what is not measured now stays."""
+    chosen = list(CASES if names is None else names)
+    kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    rows: list[dict[str, Any]] = [row for row in kept if row["objective"] not in chosen]
     print(f"d = {DIMENSION}, float32, forward + backward, a process each; {machine()}")
     print(f"{'objective':18s}{'library':32s}{'n':>8s}{'seconds':>10s}{'peak MiB':>10s}{'x nearfar':>11s}")
-    for name in CASES if names is None else names:
+    for name in chosen:
         stopped: dict[str, str] = {}
         for n in sizes:
             own: float | None = None
