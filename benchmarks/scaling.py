@@ -134,7 +134,7 @@ CASES: dict[str, dict[str, Make]] = {
         ),
     },
     "multi-similarity": {
-        "nearfar": _labelled(_nearfar("multi-similarity")),
+        "nearfar": _labelled(_nearfar("multi-similarity", base=0.5, epsilon=None)),
         "pytorch-metric-learning": _labelled(
             _metric_learning("MultiSimilarityLoss", alpha=2, beta=50, base=0.5), "peer"
         ),
@@ -155,7 +155,7 @@ def run(sizes: Iterable[int] = SIZES, names: Iterable[str] | None = None) -> Non
     for name in chosen:
         stopped: dict[str, str] = {}
         for n in sizes:
-            own: float | None = None
+            own: dict[str, Any] | None = None
             for library in CASES[name]:
                 found = {"failed": stopped[library]} if library in stopped else _in_a_process(name, library, n)
                 rows.append({"objective": name, "library": library, "n": n, **found})
@@ -163,12 +163,15 @@ def run(sizes: Iterable[int] = SIZES, names: Iterable[str] | None = None) -> Non
                     stopped[library] = found["failed"]
                     print(f"{name:18s}{library:32s}{n:8,}  {found['failed']}", flush=True)
                     continue
-                own = found["seconds"] if library == "nearfar" else own
-                ratio = "" if own is None else f"{found['seconds'] / own:11.2f}"
+                own = found if library == "nearfar" else own
+                ratio = "" if own is None else f"{found['seconds'] / own['seconds']:11.2f}"
+                differs = own is not None and abs(found["loss"] - own["loss"]) > 1e-3 * abs(own["loss"])
                 print(
-                    f"{name:18s}{library:32s}{n:8,}{found['seconds']:10.3f}{found['peak'] / 2**20:10.0f}{ratio}",
+                    f"{name:18s}{library:32s}{n:8,}{found['seconds']:10.3f}{found['peak'] / 2**20:10.0f}{ratio}"
+                    + ("   another loss" if differs else ""),
                     flush=True,
                 )
+            rows.sort(key=lambda row: list(CASES).index(row["objective"]))
             RESULTS.write_text(
                 json.dumps({"machine": machine(), "dimension": DIMENSION, "rows": rows}, indent=1) + "\n"
             )
