@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nearfar.contrast import Labels, Paired, Relation, Views, evaluate, evaluate_with_report
 from nearfar.contrast import two_sided as both_directions
 from nearfar.objectives import DCL, DCLW, InfoNCE, RowObjective, SupCon
+from support.products import Multiplications
 
 
 def _items(seed: int, n: int, d: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -118,21 +118,6 @@ def test_a_subclass_keeps_the_denominator_of_its_parent() -> None:
     one, other = (cls(temperature=0.2)(_items(0, 6), _items(1, 8)) for cls in (RewrittenDecoupled, DCL))
     torch.testing.assert_close(one, 2 * other + 1)
     assert abs(one - 2 * InfoNCE(temperature=0.2)(_items(0, 6), _items(1, 8)) - 1) > 0.1
-
-
-class Multiplications(TorchDispatchMode):
-    """Counts the multiplications of all matrix products."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__.removesuffix("_")
-        if name in ("mm", "addmm", "mv", "addmv", "bmm"):
-            left, right = args[-2:]
-            self.count += left.numel() * (right.shape[-1] if right.dim() > 1 else 1)
-        return func(*args, **(kwargs or {}))
 
 
 def test_closed_form_and_denominator_cannot_contradict_each_other() -> None:

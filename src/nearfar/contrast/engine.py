@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nearfar.contrast import fused, kernels, passes, tiles, two_sided
+from nearfar.contrast import fused, kernels, passes, symmetric, tiles, two_sided
 from nearfar.contrast.distributed import GatheredRows
 from nearfar.contrast.paired import Paired
 from nearfar.contrast.precision import at_least_float32, without_autocast
@@ -266,6 +266,9 @@ def _one_side(
     tiled = choice.tiled(objective, relation, query)
     use_fused = tiled and fused.applies(objective, state)
     step = choice.rows(objective, relation, query, closed_form=use_fused) if tiled else max(n, 1)
+    use_symmetric = use_fused and key is query and symmetric.applies(objective, relation)
+    if use_symmetric and choice.tile_rows is None:
+        step = min(step, symmetric.MOST_ROWS)
     if objective.needs_row_statistics:
 
         def scores_of(rows: slice) -> Tensor:
@@ -277,6 +280,8 @@ def _one_side(
     counts = tiles.Counts(query.device)
     if not tiled:
         loss = tiles.dense(problem, query, key, scale, state, counts)
+    elif use_symmetric:
+        loss = symmetric.loss(problem, query, scale, counts)
     elif use_fused:
         loss = fused.one_sided(problem, query, key, scale, counts)
     else:

@@ -32,7 +32,7 @@ def applies(objective: RowCosts, state: dict[str, Tensor]) -> bool:
     )
 
 
-class _Masked(NamedTuple):
+class Masked(NamedTuple):
     """A tile of scaled scores with -inf outside the denominator, and what pulls it."""
 
     scores: Tensor  # [t, m]
@@ -42,7 +42,8 @@ class _Masked(NamedTuple):
     attract: Tensor  # [p] for a sparse tile, [t, m] for a dense one
 
 
-def _masked(problem: Problem, rows: slice, scores: Tensor, counts: Counts) -> _Masked:
+def masked(problem: Problem, rows: slice, scores: Tensor, counts: Counts) -> Masked:
+    """The tile of those scores, which are masked in place."""
     only_negative = problem.objective.softmax_form == "negative"
     few = problem.relation.sparse(rows)
     if few is None:
@@ -61,10 +62,10 @@ def _masked(problem: Problem, rows: slice, scores: Tensor, counts: Counts) -> _M
     scores[few.ignored_rows, few.ignored_columns] = -torch.inf
     if only_negative:
         scores[near] = -torch.inf
-    return _Masked(scores, target, active, near, attract * active[few.near_rows])
+    return Masked(scores, target, active, near, attract * active[few.near_rows])
 
 
-def _masked_dense(problem: Problem, rows: Rows, scores: Tensor, counts: Counts, only_negative: bool) -> _Masked:
+def _masked_dense(problem: Problem, rows: Rows, scores: Tensor, counts: Counts, only_negative: bool) -> Masked:
     positive, negative = problem.relation.tile(rows)
     active = problem.objective.active(positive, negative)
     counts.add(active, (positive > 0).sum(), (negative > 0).sum())
@@ -77,13 +78,13 @@ def _masked_dense(problem: Problem, rows: Rows, scores: Tensor, counts: Counts, 
     else:
         scores += (negative if only_negative else candidates(positive, negative)).to(scores.dtype).log()
     attract *= active[:, None]
-    return _Masked(scores, target, active, None, attract)
+    return Masked(scores, target, active, None, attract)
 
 
-def _softmax_(masked: _Masked) -> Tensor:
+def _softmax_(tile: Masked) -> Tensor:
     """Turn the scores into their softmax in place and return ``logsumexp [t]``; inactive rows become 0."""
-    scores = masked.scores
-    inactive = ~masked.active
+    scores = tile.scores
+    inactive = ~tile.active
     some_inactive = bool(inactive.any())
     if some_inactive:
         scores[inactive] = 0.0  # a row without a denominator would be NaN
@@ -97,14 +98,14 @@ def _softmax_(masked: _Masked) -> Tensor:
 
 def one_sided(problem: Problem, query: Tensor, key: Tensor, scale: Tensor | float, counts: Counts) -> Tensor:
     """Loss of the rows ``query [n, d]`` against ``key [m, d]``, scores ``scale * q . k``; three matrix products."""
-    return apply(_OneSided, problem, query, key, scale, counts)
+    return apply(_OneSided, problem, (query, key), scale, counts)
 
 
-def apply(function: Any, problem: Any, query: Tensor, key: Tensor, scale: Tensor | float, counts: Counts) -> Tensor:
+def apply(function: Any, problem: Any, items: tuple[Tensor, ...], scale: Tensor | float, counts: Counts) -> Tensor:
     """The loss by an autograd function whose gradient is ready when the loss is."""
-    scale = torch.as_tensor(scale, dtype=query.dtype, device=query.device)
-    wanted = torch.is_grad_enabled() and any(value.requires_grad for value in (query, key, scale))
-    loss: Tensor = function.apply(problem, counts, tie((query, key, scale), wanted), query, key, scale)
+    inputs = (*items, torch.as_tensor(scale, dtype=items[0].dtype, device=items[0].device))
+    wanted = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
+    loss: Tensor = function.apply(problem, counts, tie(inputs, wanted), *inputs)
     return loss
 
 
@@ -122,12 +123,12 @@ class _OneSided(torch.autograd.Function):
         for rows in problem.tiles():
             scaled = query[rows] * scale
             scores = torch.mm(scaled, key.T, out=buffer[: scaled.shape[0]])
-            masked = _masked(problem, rows, scores, counts)
-            log_sum = _softmax_(masked)
-            total += torch.where(masked.active, log_sum - masked.target, 0).sum()
-            weight += masked.active.sum()
+            tile = masked(problem, rows, scores, counts)
+            log_sum = _softmax_(tile)
+            total += torch.where(tile.active, log_sum - tile.target, 0).sum()
+            weight += tile.active.sum()
             if d_query is not None and d_key is not None:
-                _subtract_attraction(masked)
+                _subtract_attraction(tile)
                 torch.mm(scores, key, out=d_query[rows])
                 d_key.addmm_(scores.T, scaled)
         return finished(ctx, problem, query, scale, d_query, d_key, total, weight)
@@ -137,11 +138,11 @@ class _OneSided(torch.autograd.Function):
         return (None, None, None, *kept(ctx, gradient))
 
 
-def _subtract_attraction(masked: _Masked) -> None:
-    if masked.near is None:
-        masked.scores.sub_(masked.attract)
+def _subtract_attraction(tile: Masked) -> None:
+    if tile.near is None:
+        tile.scores.sub_(tile.attract)
     else:
-        masked.scores[masked.near] -= masked.attract
+        tile.scores[tile.near] -= tile.attract
 
 
 def finished(

@@ -53,7 +53,7 @@ def loss(
     problem: Problem, query: Tensor, key: Tensor, scale: Tensor | float, counts: Counts, spread: Spread | None
 ) -> Tensor:
     """Half the loss of the rows plus half that of the columns; ``key`` holds those of all processes."""
-    return fused.apply(_TwoSided, (problem, spread), query, key, scale, counts)
+    return fused.apply(_TwoSided, (problem, spread), (query, key), scale, counts)
 
 
 class _TwoSided(torch.autograd.Function):
