@@ -44,6 +44,9 @@ def outcome(
     query = part.query.clone().requires_grad_()
     key = None if part.key is None else part.key.clone().requires_grad_()
     with tiles_of(tile_rows):
+        if next(objective.buffers(), None) is not None:  # what is kept from batch to batch is tried in the second
+            with torch.no_grad():
+                objective(query, key, relation=part.relation, **where)
         loss = objective(query, key, relation=part.relation, **where)
     scalar = (loss * torch.arange(1, loss.numel() + 1, dtype=loss.dtype)).sum() if loss.dim() else loss
     (factor * scalar).backward()
