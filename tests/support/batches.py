@@ -63,6 +63,19 @@ class Batch:
         n, m = self.shape
         return self.take(range(n), range(m))
 
+    def among_others(self, times: int) -> Part:
+        """The batch among items that are near to nobody, ``times`` as many in all."""
+        (n, m), generator = self.shape, torch.Generator().manual_seed(9)
+        part = self.relate(range(times * n), range(times * m))
+        query, key = (
+            None
+            if z is None
+            else torch.cat([z, torch.randn((times - 1) * len(z), z.shape[1], generator=generator).to(z)])
+            for z in (self.query, self.key)
+        )
+        assert query is not None
+        return Part(query, key, part)
+
     def part(self, rank: int, processes: int) -> Part:
         """The rows of process ``rank`` out of 1, 2 or 4; all parts in the order of ranks are the whole batch."""
         return self.take(*(_share(count, rank, processes) for count in self.shape))
@@ -78,7 +91,8 @@ def _drawn(seed: int, rows: int, dimension: int = 4) -> Tensor:
 
 
 def _of(values: Tensor, chosen: Index) -> Tensor:
-    return values[list(chosen)]
+    """-1, which is near to nobody, beyond the last."""
+    return torch.tensor([int(values[i]) if i < len(values) else -1 for i in chosen], dtype=torch.long)
 
 
 def pairs() -> Batch:
@@ -103,7 +117,7 @@ def graded() -> Batch:
 
     def relate(rows: Index, columns: Index) -> Relation:
         ids = _of(QUERY_IDS, rows)
-        return Graded({int(i): GRADES[int(i)] for i in ids}, ids, _of(KEY_IDS, columns))
+        return Graded({int(i): GRADES.get(int(i), {}) for i in ids}, ids, _of(KEY_IDS, columns))
 
     return Batch(_drawn(4, 11), _drawn(5, 17), relate)
 

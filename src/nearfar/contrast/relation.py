@@ -21,6 +21,9 @@ Same = TypeVar("Same", bound="Relation")
 Rows = slice | Tensor
 """Which rows (or columns) of a relation: a slice with step 1, or an int64 index tensor."""
 
+PAIRS_AT_ONCE = 2**22
+"""How many pairs are looked at together where all near ones are sought."""
+
 Weights = tuple[Tensor, Tensor]
 """The weights ``(positive, negative)`` of a tile: two ``[t, c]`` tensors, bool or float >= 0."""
 
@@ -130,7 +133,7 @@ class Relation:
     def positive_pairs(self) -> tuple[Tensor, Tensor]:
         """All near pairs as ``(rows [p], columns [p])``, ordered by row; linear memory where few pairs are near."""
         n, m = self.shape
-        step = max(1, 2**24 // max(1, m))
+        step = max(1, PAIRS_AT_ONCE // max(1, m))
         found = []
         for start in range(0, n, step):
             rows = slice(start, min(n, start + step))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
+from nearfar.contrast import relation as relation_module
 from nearfar.contrast import score as scores_module
 from nearfar.contrast import temperature as temperature_module
 from nearfar.contrast.distributed import GatheredRows
@@ -173,7 +174,7 @@ def _chunks(far: Tensor, near: Tensor, share: Tensor) -> Iterator[tuple[Tensor, 
 def _weights(relation: Relation, rows: Tensor, columns: Tensor) -> Tensor:
     """The positive weights ``[p]`` of pairs of a bound relation, ordered by row."""
     n, m = relation.shape
-    step = max(1, 2**22 // max(1, m))
+    step = max(1, relation_module.PAIRS_AT_ONCE // max(1, m))
     found = [torch.zeros(0, device=rows.device)]
     for start in range(0, n, step):
         here = (rows >= start) & (rows < start + step)

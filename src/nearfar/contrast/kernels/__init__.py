@@ -36,7 +36,7 @@ def applies(objective: RowCosts, relation: Relation, query: Tensor) -> bool:
 
 @cache
 def available(device: torch.device) -> bool:
-    """Whether the device is CUDA of compute capability 8.0 or more (or ROCm), and triton is installed."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+    """Whether the device is CUDA of compute capability 8.0 or more, and triton is installed."""
+    if device.type != "cuda" or torch.version.hip is not None or importlib.util.find_spec("triton") is None:
         return False
-    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cuda.get_device_capability(device) >= (8, 0)
