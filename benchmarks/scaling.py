@@ -8,6 +8,7 @@ minutes, is said to be so.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -146,35 +147,37 @@ CASES: dict[str, dict[str, Make]] = {
 
 
 def run(sizes: Iterable[int] = SIZES, names: Iterable[str] | None = None) -> None:
-    """Measure everything, print the table as it grows, and write the results; what is not measured now stays."""
-    chosen = list(CASES if names is None else names)
+    """Measure everything, small batches first, print the table and write the results as they grow.
+
+    What was measured before and is not now stays; what did not fit or took too long is not tried at larger sizes.
+    """
+    sizes, chosen = list(sizes), list(CASES if names is None else names)
     kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    rows: list[dict[str, Any]] = [row for row in kept if row["objective"] not in chosen]
+    rows: list[dict[str, Any]] = [row for row in kept if row["objective"] not in chosen or row["n"] not in sizes]
+    stopped = {(row["objective"], row["library"]): row["failed"] for row in rows if "failed" in row}
     print(f"d = {DIMENSION}, float32, forward + backward, a process each; {machine()}")
     print(f"{'objective':18s}{'library':32s}{'n':>8s}{'seconds':>10s}{'peak MiB':>10s}{'x nearfar':>11s}")
-    for name in chosen:
-        stopped: dict[str, str] = {}
-        for n in sizes:
-            own: dict[str, Any] | None = None
-            for library in CASES[name]:
-                found = {"failed": stopped[library]} if library in stopped else _in_a_process(name, library, n)
-                rows.append({"objective": name, "library": library, "n": n, **found})
-                if "failed" in found:
-                    stopped[library] = found["failed"]
-                    print(f"{name:18s}{library:32s}{n:8,}  {found['failed']}", flush=True)
-                    continue
-                own = found if library == "nearfar" else own
-                ratio = "" if own is None else f"{found['seconds'] / own['seconds']:11.2f}"
-                differs = own is not None and abs(found["loss"] - own["loss"]) > 1e-3 * abs(own["loss"])
-                print(
-                    f"{name:18s}{library:32s}{n:8,}{found['seconds']:10.3f}{found['peak'] / 2**20:10.0f}{ratio}"
-                    + ("   another loss" if differs else ""),
-                    flush=True,
-                )
-            rows.sort(key=lambda row: list(CASES).index(row["objective"]))
-            RESULTS.write_text(
-                json.dumps({"machine": machine(), "dimension": DIMENSION, "rows": rows}, indent=1) + "\n"
+    for n, name in itertools.product(sizes, chosen):
+        own: dict[str, Any] | None = None
+        for library in CASES[name]:
+            why = stopped.get((name, library))
+            found = _in_a_process(name, library, n) if why is None else {"failed": why}
+            rows.append({"objective": name, "library": library, "n": n, **found})
+            if "failed" in found:
+                stopped[name, library] = found["failed"]
+                print(f"{name:18s}{library:32s}{n:8,}  {found['failed']}", flush=True)
+                continue
+            own = found if library == "nearfar" else own
+            ratio = "" if own is None else f"{found['seconds'] / own['seconds']:11.2f}"
+            differs = own is not None and abs(found["loss"] - own["loss"]) > 1e-3 * abs(own["loss"])
+            print(
+                f"{name:18s}{library:32s}{n:8,}{found['seconds']:10.3f}{found['peak'] / 2**20:10.0f}{ratio}"
+                + ("   another loss" if differs else ""),
+                flush=True,
             )
+        rows.sort(key=lambda row: (list(CASES).index(row["objective"]), row["n"]))
+        results = {"machine": machine(), "dimension": DIMENSION, "rows": rows}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _in_a_process(name: str, library: str, n: int) -> dict[str, Any]:
