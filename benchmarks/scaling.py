@@ -129,7 +129,9 @@ CASES: dict[str, dict[str, Make]] = {
         "pytorch-metric-learning": _labelled(_metric_learning("SupConLoss", temperature=0.1), "peer"),
     },
     "triplet-hard": {
-        "nearfar": _labelled(_nearfar("triplet", mining="hard", margin=0.2)),
+        "nearfar": _labelled(
+            _nearfar("triplet", mining="hard", average="active", margin=0.2, score="negative-normalized-euclidean")
+        ),
         "pytorch-metric-learning": _labelled(
             _metric_learning("TripletMarginLoss", "BatchHardMiner", margin=0.2), "peer"
         ),
