@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +22,30 @@ if TYPE_CHECKING:
 
 TILE_BYTES = 2**26
 """Working memory of a tile: 64 MiB."""
+
+TILES_KEPT = 16
+"""After so many tiles of a large problem the C library is asked to return what it keeps of freed ones."""
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    """glibc's ``malloc_trim``, or None elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):
+        return None
+    return trim
+
+
+def give_back(shape: tuple[int, int]) -> None:
+    """Let freed tiles go, where all scores would take a GiB: glibc keeps pieces of them between what is still used, and
+    resident memory would grow almost as if the scores were held."""
+    trim = _trim() if shape[0] * shape[1] >= 2**28 else None
+    if trim is not None:
+        trim(0)
+
 
 _DOUBLE_BACKWARD = (
     "the tiled evaluation computes its gradient during forward and cannot be differentiated twice; "
@@ -36,8 +64,11 @@ class Problem:
     state_names: tuple[str, ...]
     parameters: tuple[torch.nn.Parameter, ...]
 
-    def tiles(self) -> list[slice]:
-        return steps(self.relation.shape[0], self.step)
+    def tiles(self) -> Iterator[slice]:
+        for number, rows in enumerate(steps(self.relation.shape[0], self.step)):
+            if number and number % TILES_KEPT == 0:
+                give_back(self.relation.shape)
+            yield rows
 
 
 def of_rows(scale: Tensor | float, rows: slice) -> Tensor | float:
