@@ -23,6 +23,7 @@ _ROOMS = (
     "evaluation",
     "negatives",
     "objectives",
+    "recipes",
     "report",
     "search",
     "training",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from nearfar import evaluation as evaluation
     from nearfar import negatives as negatives
     from nearfar import objectives as objectives
+    from nearfar import recipes as recipes
     from nearfar import report as report
     from nearfar import search as search
     from nearfar import training as training

@@ -1,0 +1,1 @@
+"""Running the experiments of recipes, judging their claims, and the scoreboard."""

@@ -1,0 +1,7 @@
+"""Generated data with known truth: what a method should find is known, so that finding it can be measured."""
+
+from __future__ import annotations
+
+from nearfar.data.synthetic.content_style import ContentStyle, random_rotation
+
+__all__ = ["ContentStyle", "random_rotation"]

@@ -1,0 +1,64 @@
+"""Supervised contrastive learning (Khosla et al., 2020): every item of the same class is a positive."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nearfar.contrast import Labels, Views
+from nearfar.data.synthetic import ContentStyle
+from nearfar.objectives import InfoNCE, SupCon
+from nearfar.recipes import content_style
+from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
+
+ACCURACY = "kNN accuracy"
+
+
+def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
+    """SupCon beside NT-Xent from the same start on the same batches."""
+    world = ContentStyle(3, spread=0.5, seed=seed)
+    steps = at(scale, smoke=3, quick=600, full=2000)
+    supcon, nt_xent = SupCon(temperature=0.2), InfoNCE(temperature=0.2)
+
+    def by_class(views: list[Tensor], index: Tensor) -> Tensor:
+        # sabotaged: labels that do not belong to the items
+        labels = world.labels[torch.randint(len(world.labels), index.shape)] if sabotage else world.labels[index]
+        loss: Tensor = supcon(torch.cat(views), relation=Labels(labels.repeat(2)))
+        return loss
+
+    def by_item(views: list[Tensor], index: Tensor) -> Tensor:
+        loss: Tensor = nt_xent(torch.cat(views), relation=Views(2))
+        return loss
+
+    arms = {"SupCon": by_class} if sabotage else {"NT-Xent": by_item, "SupCon": by_class}
+    return {
+        name: {
+            ACCURACY: content_style.class_accuracy(
+                content_style.train_encoder(world, loss, seed=seed, steps=steps), world, seed=seed
+            )
+        }
+        for name, loss in arms.items()
+    }
+
+
+RECIPE = Recipe(
+    id="supcon",
+    paper=Paper("Supervised Contrastive Learning", "Khosla et al.", 2020, "2004.11362"),
+    claim="With labels, taking all items of the same class as positives learns better representations than instance "
+    "discrimination does.",
+    parts={
+        "relation": "same label near, all others far",
+        "head": "projection, dropped after training",
+        "score": "cosine over a temperature",
+        "objective": "supcon: the mean over positives outside the logarithm",
+        "evaluation": "nearest neighbours or a linear classifier on frozen features",
+    },
+    defaults={"temperature": 0.1},
+    world=content_style.TEXT + " Three classes of spread 0.5, temperature 0.2.",
+    statements=[Statement(ACCURACY, "SupCon", "NT-Xent")],
+    experiment=experiment,
+    sabotage="labels shuffled within the batch, so that the positives are items of any class",
+    not_asserted="The gain over cross-entropy (ImageNet, ResNet-50: 78.2 to 78.7) is too small for a small experiment.",
+    verified="formula read in the official code; recorded numbers of the official class are matched by the tests",
+    build=SupCon,
+)

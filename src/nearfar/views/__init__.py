@@ -1,0 +1,1 @@
+"""Views: stochastic transformations that keep what matters of an item and change the rest."""
