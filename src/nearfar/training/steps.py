@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,8 @@ def train_steps(
     """
     modules = list(parts)
     parameters = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
-    made = OPTIMIZERS[optimizer](list(parameters.values()), lr=learning_rate, **options)  # type: ignore[call-arg]
+    chosen: dict[str, Any] = {"lr": learning_rate, **options}
+    made = OPTIMIZERS[optimizer](list(parameters.values()), **chosen)
     for module in modules:
         module.train()
     losses: list[float] = []

@@ -13,7 +13,8 @@ from nearfar.errors import UsageError
 def random_rotation(dimension: int, generator: torch.Generator) -> Tensor:
     """A random orthogonal matrix ``[dimension, dimension]`` (uniform up to the signs of its columns)."""
     orthogonal, triangular = torch.linalg.qr(torch.randn(dimension, dimension, generator=generator))
-    return orthogonal * triangular.diagonal().sign()
+    rotation: Tensor = orthogonal * triangular.diagonal().sign()
+    return rotation
 
 
 class ContentStyle:
@@ -69,14 +70,16 @@ class ContentStyle:
         """Content ``[n, content_dimensions]`` of fresh items of the classes ``labels [n]``."""
         centre = self.means[labels]
         drawn = self.generator if generator is None else generator
-        return centre + self.spread * torch.randn(centre.shape, generator=drawn)
+        content: Tensor = centre + self.spread * torch.randn(centre.shape, generator=drawn)
+        return content
 
     def view(self, content: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """One view ``[n, dimension]`` of items by their content: fresh noise, fresh style."""
         drawn = self.generator if generator is None else generator
         noise = self.view_noise * torch.randn(content.shape, generator=drawn)
         style = self.style * torch.randn(len(content), self.style_dimensions, generator=drawn)
-        return torch.cat([content + noise, style], 1) @ self.rotation
+        mixed: Tensor = torch.cat([content + noise, style], 1) @ self.rotation
+        return mixed
 
     def views(self, index: Tensor, count: int = 2, *, generator: torch.Generator | None = None) -> list[Tensor]:
         """``count`` independent views of the items ``index``."""
