@@ -10,6 +10,6 @@ recipe.experiment(seed=0, scale="quick")
 from __future__ import annotations
 
 from nearfar.recipes.recipe import Arms, Experiment, Paper, Recipe, Scale, Statement, at
-from nearfar.recipes.registry import find, recipes, wings
+from nearfar.recipes.registry import find, names, recipes, wings
 
-__all__ = ["Arms", "Experiment", "Paper", "Recipe", "Scale", "Statement", "at", "find", "recipes", "wings"]
+__all__ = ["Arms", "Experiment", "Paper", "Recipe", "Scale", "Statement", "at", "find", "names", "recipes", "wings"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
@@ -119,6 +121,7 @@ class Recipe:
         verified: what formula and claim were checked against.
         weak: True where the formula is an interpretation or the paper's figures were not seen.
         build: the paper's objective for a user's own data, by its options; None where the paper needs more than that.
+        module: the module that it is written in; found by itself.
     """
 
     id: str
@@ -134,6 +137,7 @@ class Recipe:
     verified: str = ""
     weak: bool = False
     build: Callable[..., Objective] | None = None
+    module: str = field(default_factory=lambda: _writing_module(), repr=False)
 
     @property
     def title(self) -> str:
@@ -142,10 +146,42 @@ class Recipe:
 
     @property
     def wing(self) -> str:
-        """The folder of ``recipes/`` it stands in, such as ``"representation"``."""
-        return str(self.experiment.__module__).split(".")[-2]  # type: ignore[attr-defined]
+        """The folder of ``recipes/`` it stands in, such as ``"representation"``; ``"own"`` for one outside nearfar."""
+        package, _, _ = self.module.rpartition(".")
+        above, _, wing = package.rpartition(".")
+        return wing if above == __package__ else "own"
 
-    @property
-    def module(self) -> str:
-        """The module that holds it."""
-        return str(self.experiment.__module__)  # type: ignore[attr-defined]
+    def shortcomings(self) -> list[str]:
+        """What is missing or malformed in the text of the recipe, a sentence each; empty when it is complete."""
+        found = []
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id):
+            found.append(f"the id {self.id!r} is not lower-case words joined by hyphens")
+        texts = {
+            "paper.title": self.paper.title,
+            "paper.authors": self.paper.authors,
+            "claim": self.claim,
+            "world": self.world,
+            "sabotage": self.sabotage,
+            **{f"parts[{name!r}]": text for name, text in self.parts.items()},
+        }
+        found += [f"{name} is empty" for name, text in texts.items() if not text.strip()]
+        if self.paper.arxiv and not re.fullmatch(r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}", self.paper.arxiv):
+            found.append(f"paper.arxiv is {self.paper.arxiv!r}, not a bare arXiv number")
+        if not self.parts:
+            found.append("it names no parts")
+        if not self.statements:
+            found.append("it makes no statement")
+        for statement in self.statements:
+            if statement.margin and not statement.because.strip():
+                found.append(f"{str(statement)!r} does not say where its margin comes from (because)")
+            if statement.method == statement.baseline:
+                found.append(f"{str(statement)!r} compares an arm with itself")
+        return found
+
+
+def _writing_module() -> str:
+    """The module whose code makes the recipe: the first frame outside this one (and dataclasses, for ``replace``)."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__") in (__name__, "dataclasses"):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "__main__"))
