@@ -27,6 +27,7 @@ _ROOMS = (
     "report",
     "search",
     "training",
+    "views",
 )
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from nearfar import report as report
     from nearfar import search as search
     from nearfar import training as training
+    from nearfar import views as views
 
 __all__ = ["__version__", *_ROOMS]
 

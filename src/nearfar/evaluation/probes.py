@@ -1,4 +1,4 @@
-"""What can be read off frozen embeddings: neighbours, a linear classifier, a linear regression. One number each.
+"""What can be read off frozen embeddings: neighbours, linear models, clusters. One number each.
 
 Where a model is to be judged with intervals use :func:`nearfar.evaluation.classification`; these are for experiments
 that take their intervals over seeds.
@@ -62,6 +62,66 @@ def ridge_r2(train: Array, train_targets: Array, test: Array, test_targets: Arra
 def ridge_error(train: Array, train_targets: Array, test: Array, test_targets: Array, *, alpha: float = 1.0) -> float:
     """Mean absolute error of ridge regression on ``test``, in the targets' unit."""
     return _ridge(train, train_targets, test, test_targets, alpha, "mean_absolute_error")
+
+
+def mean_average_precision(
+    train: Array, train_labels: Array, test: Array, test_labels: Array, *, alpha: float = 1.0
+) -> float:
+    """Macro mean average precision on ``test`` of several labels an item, ranked by a ridge regression of each label.
+
+    Labels are ``[n, classes]`` of 0 and 1 (or bool). The average precision of a class is that of scikit-learn, over the
+    test items by the regression's value (``alpha``, standardised features); the mean is over the classes that the test
+    labels hold. In [0, 1]; a random order has about the mean share of positives.
+
+    Raises :class:`~nearfar.errors.DataError` for labels of another form or test labels without a positive.
+    """
+    seen, known, points, truth = _checked(train, train_labels, test, test_labels)
+    if known.ndim != 2 or truth.ndim != 2 or known.shape[1] != truth.shape[1]:
+        raise DataError(f"labels of several classes are [n, classes], got {list(known.shape)} and {list(truth.shape)}")
+    if not np.isin(known, (0, 1)).all() or not np.isin(truth, (0, 1)).all():
+        raise DataError("labels of several classes must be 0 or 1")
+    present = truth.sum(0) > 0
+    if not present.any():
+        raise DataError("no test item has a label, so there is no precision")
+    linear, scaling, metrics = _sklearn("linear_model"), _sklearn("preprocessing"), _sklearn("metrics")
+    scale = scaling.StandardScaler().fit(seen)
+    scores = (
+        linear.Ridge(alpha=alpha).fit(scale.transform(seen), known.astype(np.float64)).predict(scale.transform(points))
+    )
+    scores = scores.reshape(truth.shape)
+    return float(metrics.average_precision_score(truth[:, present], scores[:, present], average="macro"))
+
+
+def kmeans_accuracy(
+    embeddings: Array, labels: Array, *, clusters: int | None = None, repeats: int = 10, seed: int = 0
+) -> float:
+    """Clustering accuracy: the share of items whose k-means cluster is matched with their class.
+
+    k-means by scikit-learn (the best of ``repeats`` starts) with as many ``clusters`` as there are classes by default;
+    clusters and classes are matched one to one so that most items fit (Hungarian method, scipy). In (0, 1].
+
+    ``embeddings [n, d]`` are taken as they are: normalise them first where directions count. ``labels [n]``.
+    Raises :class:`~nearfar.errors.DataError` for shapes that do not fit or fewer distinct items than clusters, and
+    :class:`~nearfar.errors.UsageError` for fewer than one cluster or repeat.
+    """
+    points, truth, _, _ = _checked(embeddings, labels, embeddings, labels)
+    if truth.ndim != 1:
+        raise DataError(f"labels are one class an item, [n], not {list(truth.shape)}")
+    classes, truth = np.unique(truth, return_inverse=True)
+    clusters = len(classes) if clusters is None else clusters
+    if clusters < 1 or repeats < 1:
+        raise UsageError(f"clusters and repeats must be at least 1, got {clusters} and {repeats}")
+    if clusters > 1 and len(np.unique(points, axis=0)) < clusters:
+        raise DataError(f"there are fewer distinct embeddings than the {clusters} clusters asked for")
+    found = _sklearn("cluster").KMeans(clusters, n_init=repeats, random_state=seed).fit_predict(points)
+    together = np.zeros((clusters, len(classes)), dtype=np.int64)
+    np.add.at(together, (found, truth), 1)
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise MissingExtraError("scipy", "text") from error
+    rows, columns = linear_sum_assignment(together, maximize=True)
+    return float(together[rows, columns].sum()) / len(points)
 
 
 def _ridge(train: Array, targets: Array, test: Array, truth: Array, alpha: float, measure: str) -> float:

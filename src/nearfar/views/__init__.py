@@ -1,1 +1,41 @@
-"""Views: stochastic transformations that keep what matters of an item and change the rest."""
+"""Views: stochastic transformations that keep what matters of an item and change the rest.
+
+A view is a callable ``view(items, generator=None) -> items`` on a batch; everything random comes from the generator::
+
+    from nearfar import views
+
+    view = views.simclr_views(32)
+    first, second = views.views_of(view, images, generator=torch.Generator().manual_seed(0))
+"""
+
+from __future__ import annotations
+
+from nearfar.views.base import Compose, View, views_of
+from nearfar.views.image import (
+    ColourJitter,
+    Erase,
+    GaussianBlur,
+    Greyscale,
+    HorizontalFlip,
+    Noise,
+    RandomResizedCrop,
+    Rotate,
+    Solarise,
+    simclr_views,
+)
+
+__all__ = [
+    "ColourJitter",
+    "Compose",
+    "Erase",
+    "GaussianBlur",
+    "Greyscale",
+    "HorizontalFlip",
+    "Noise",
+    "RandomResizedCrop",
+    "Rotate",
+    "Solarise",
+    "View",
+    "simclr_views",
+    "views_of",
+]
