@@ -12,10 +12,12 @@ from nearfar.negatives.mining import Mined, MiningRules, mine
 from nearfar.negatives.mixup import HarderNegatives, Mixed, mix_hard_negatives, mix_items
 from nearfar.negatives.noise import gaussian, harder
 from nearfar.negatives.queue import CrossBatchMemory, Queue
+from nearfar.negatives.samplers import ClassSampler, PerClassBatches, class_shares, class_slots, draw_per_class
 from nearfar.negatives.weighting import by_cluster, by_complement, own_negatives
 
 __all__ = [
     "Batches",
+    "ClassSampler",
     "ClusterMemory",
     "CrossBatchMemory",
     "HarderNegatives",
@@ -25,10 +27,14 @@ __all__ = [
     "MiningRules",
     "Mixed",
     "NoDuplicateBatches",
+    "PerClassBatches",
     "Queue",
     "batch_sizes",
     "by_cluster",
     "by_complement",
+    "class_shares",
+    "class_slots",
+    "draw_per_class",
     "gaussian",
     "harder",
     "mask_by_guide",
