@@ -11,6 +11,7 @@ A view is a callable ``view(items, generator=None) -> items`` on a batch; everyt
 from __future__ import annotations
 
 from nearfar.views.base import Compose, View, views_of
+from nearfar.views.embedding import EmbeddingDropout, FeatureCutoff, SphereNoise, TokenCutoff
 from nearfar.views.image import (
     ColourJitter,
     Erase,
@@ -23,19 +24,51 @@ from nearfar.views.image import (
     Solarise,
     simclr_views,
 )
+from nearfar.views.sequence import (
+    CropIds,
+    Jitter,
+    MaskIds,
+    PermuteSegments,
+    ReorderIds,
+    Rescale,
+    Reverse,
+    TimeMask,
+    TimeWarp,
+    WindowSlice,
+)
+from nearfar.views.tabular import ColumnMix, Corrupt, FeatureDropout, FeatureNoise, Interpolate
 
 __all__ = [
     "ColourJitter",
+    "ColumnMix",
     "Compose",
+    "Corrupt",
+    "CropIds",
+    "EmbeddingDropout",
     "Erase",
+    "FeatureCutoff",
+    "FeatureDropout",
+    "FeatureNoise",
     "GaussianBlur",
     "Greyscale",
     "HorizontalFlip",
+    "Interpolate",
+    "Jitter",
+    "MaskIds",
     "Noise",
+    "PermuteSegments",
     "RandomResizedCrop",
+    "ReorderIds",
+    "Rescale",
+    "Reverse",
     "Rotate",
     "Solarise",
+    "SphereNoise",
+    "TimeMask",
+    "TimeWarp",
+    "TokenCutoff",
     "View",
+    "WindowSlice",
     "simclr_views",
     "views_of",
 ]
