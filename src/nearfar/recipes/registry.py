@@ -63,7 +63,7 @@ def find(name: str) -> Recipe:
 
 
 def of_file(path: str | Path) -> Recipe:
-    """The ``RECIPE`` of a Python file, which is run as an import would.
+    """The ``RECIPE`` of a Python file, which is run as an import would, anew each time.
 
     Raises :class:`~nearfar.errors.UsageError` when there is no such file, :class:`~nearfar.errors.DataError` when it
     cannot be run or holds no recipe.
@@ -73,18 +73,16 @@ def of_file(path: str | Path) -> Recipe:
         raise UsageError(f"there is no file {str(path)!r}", hint="name a Python file with a RECIPE, or a recipe's id")
     # a name of its own by the place, so that two files called alike do not take each other's
     name = f"nearfar_recipe_{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, place)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
-            raise DataError(f"the file cannot be run: {type(error).__name__}: {error}", where=str(place)) from error
-    recipe = getattr(sys.modules[name], "RECIPE", None)
+    spec = importlib.util.spec_from_file_location(name, place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise DataError(f"the file cannot be run: {type(error).__name__}: {error}", where=str(place)) from error
+    recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
         raise DataError("the file holds no RECIPE", where=str(place), hint="RECIPE = nearfar.recipes.Recipe(...)")
     return recipe
