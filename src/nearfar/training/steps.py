@@ -18,17 +18,20 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 
+_OTHER_STREAM = 0x9E3779B9
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[torch.Generator]:
     """Everything torch draws inside comes from ``seed``, and nothing outside is disturbed.
 
-    Yields a generator of the same seed for draws that must not depend on how many numbers the rest takes (the data,
-    the batches), so that two methods see the same ones.
+    Yields a generator, which ``seed`` starts too, for draws that must not depend on how many numbers the rest takes
+    (the data, the batches), so that two methods see the same ones.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        yield torch.Generator().manual_seed(seed)
+        # of the same seed it would give the same stream, and data would be a function of the initial weights
+        yield torch.Generator().manual_seed(seed ^ _OTHER_STREAM)
 
 
 def random_batches(items: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
