@@ -25,7 +25,7 @@ def knn_accuracy(train: Array, train_labels: Array, test: Array, test_labels: Ar
     """
     if neighbours < 1:
         raise UsageError(f"neighbours is {neighbours}; at least 1 is needed")
-    seen, known, points, truth = _checked(train, train_labels, test, test_labels)
+    seen, known, points, truth = checked_split(train, train_labels, test, test_labels)
     seen, points = _unit(seen), _unit(points)
     classes, known_class = np.unique(known, return_inverse=True)
     k = min(neighbours, len(seen))
@@ -42,10 +42,10 @@ def knn_accuracy(train: Array, train_labels: Array, test: Array, test_labels: Ar
 
 def linear_accuracy(train: Array, train_labels: Array, test: Array, test_labels: Array, *, C: float = 1.0) -> float:
     """Accuracy on ``test [n, d]`` of logistic regression (scikit-learn, L2 with ``C``) on standardised features."""
-    seen, known, points, truth = _checked(train, train_labels, test, test_labels)
+    seen, known, points, truth = checked_split(train, train_labels, test, test_labels)
     if len(np.unique(known)) < 2:
         raise DataError("the training labels hold one class only, so there is nothing to classify")
-    linear, scaling = _sklearn("linear_model"), _sklearn("preprocessing")
+    linear, scaling = sklearn("linear_model"), sklearn("preprocessing")
     scale = scaling.StandardScaler().fit(seen)
     model = linear.LogisticRegression(C=C, max_iter=1000).fit(scale.transform(seen), known)
     return float((model.predict(scale.transform(points)) == truth).mean())
@@ -75,7 +75,7 @@ def mean_average_precision(
 
     Raises :class:`~nearfar.errors.DataError` for labels of another form or test labels without a positive.
     """
-    seen, known, points, truth = _checked(train, train_labels, test, test_labels)
+    seen, known, points, truth = checked_split(train, train_labels, test, test_labels)
     if known.ndim != 2 or truth.ndim != 2 or known.shape[1] != truth.shape[1]:
         raise DataError(f"labels of several classes are [n, classes], got {list(known.shape)} and {list(truth.shape)}")
     if not np.isin(known, (0, 1)).all() or not np.isin(truth, (0, 1)).all():
@@ -83,7 +83,7 @@ def mean_average_precision(
     present = truth.sum(0) > 0
     if not present.any():
         raise DataError("no test item has a label, so there is no precision")
-    linear, scaling, metrics = _sklearn("linear_model"), _sklearn("preprocessing"), _sklearn("metrics")
+    linear, scaling, metrics = sklearn("linear_model"), sklearn("preprocessing"), sklearn("metrics")
     scale = scaling.StandardScaler().fit(seen)
     scores = (
         linear.Ridge(alpha=alpha).fit(scale.transform(seen), known.astype(np.float64)).predict(scale.transform(points))
@@ -104,7 +104,7 @@ def kmeans_accuracy(
     Raises :class:`~nearfar.errors.DataError` for shapes that do not fit or fewer distinct items than clusters, and
     :class:`~nearfar.errors.UsageError` for fewer than one cluster or repeat.
     """
-    points, truth, _, _ = _checked(embeddings, labels, embeddings, labels)
+    points, truth, _, _ = checked_split(embeddings, labels, embeddings, labels)
     if truth.ndim != 1:
         raise DataError(f"labels are one class an item, [n], not {list(truth.shape)}")
     classes, truth = np.unique(truth, return_inverse=True)
@@ -113,7 +113,7 @@ def kmeans_accuracy(
         raise UsageError(f"clusters and repeats must be at least 1, got {clusters} and {repeats}")
     if clusters > 1 and len(np.unique(points, axis=0)) < clusters:
         raise DataError(f"there are fewer distinct embeddings than the {clusters} clusters asked for")
-    found = _sklearn("cluster").KMeans(clusters, n_init=repeats, random_state=seed).fit_predict(points)
+    found = sklearn("cluster").KMeans(clusters, n_init=repeats, random_state=seed).fit_predict(points)
     together = np.zeros((clusters, len(classes)), dtype=np.int64)
     np.add.at(together, (found, truth), 1)
     try:
@@ -125,16 +125,17 @@ def kmeans_accuracy(
 
 
 def _ridge(train: Array, targets: Array, test: Array, truth: Array, alpha: float, measure: str) -> float:
-    seen, known, points, true = _checked(train, targets, test, truth)
-    linear, scaling = _sklearn("linear_model"), _sklearn("preprocessing")
+    seen, known, points, true = checked_split(train, targets, test, truth)
+    linear, scaling = sklearn("linear_model"), sklearn("preprocessing")
     scale = scaling.StandardScaler().fit(seen)
     model = linear.Ridge(alpha=alpha).fit(scale.transform(seen), known)
-    return float(getattr(_sklearn("metrics"), measure)(true, model.predict(scale.transform(points))))
+    return float(getattr(sklearn("metrics"), measure)(true, model.predict(scale.transform(points))))
 
 
-def _checked(train: Array, known: Array, test: Array, truth: Array) -> tuple[npt.NDArray[Any], ...]:
-    seen, points = _rows(train), _rows(test)
-    known_values, true_values = _array(known), _array(truth)
+def checked_split(train: Array, known: Array, test: Array, truth: Array) -> tuple[npt.NDArray[Any], ...]:
+    """Training rows, their targets, test rows, theirs; DataError where they do not fit."""
+    seen, points = checked_rows(train), checked_rows(test)
+    known_values, true_values = as_array(known), as_array(truth)
     if len(seen) != len(known_values) or len(points) != len(true_values):
         raise DataError(
             f"{len(seen):,} training rows with {len(known_values):,} targets, {len(points):,} test rows with "
@@ -145,15 +146,17 @@ def _checked(train: Array, known: Array, test: Array, truth: Array) -> tuple[npt
     return seen, known_values, points, true_values
 
 
-def _rows(values: Array) -> npt.NDArray[np.float64]:
-    rows = _array(values).astype(np.float64)
+def checked_rows(values: Array) -> npt.NDArray[np.float64]:
+    """Embeddings ``[n, d]`` in float64; DataError for another shape or values that are not finite."""
+    rows = as_array(values).astype(np.float64)
     if rows.ndim != 2:
         raise DataError(f"embeddings are rows [n, d], not {list(rows.shape)}")
     check_finite(rows, "embeddings")
     return rows
 
 
-def _array(values: Array) -> npt.NDArray[Any]:
+def as_array(values: Array) -> npt.NDArray[Any]:
+    """An array or a tensor as an array, without its gradient."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
@@ -161,7 +164,8 @@ def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def _sklearn(module: str) -> Any:
+def sklearn(module: str) -> Any:
+    """The module of scikit-learn, or MissingExtraError."""
     import importlib
 
     try:
