@@ -114,7 +114,8 @@ class Transformation(PairSource):
 class ContextInstance(PairSource):
     """A part of an item and the whole of it: local detail is forgotten, what is true of the whole is kept.
 
-    Deep InfoMax (a patch and the image), skip-gram (a word and its sentence), Deep Graph Infomax (a node and the graph).
+    Deep InfoMax (a patch and its image), skip-gram (a word and those around it), Deep Graph Infomax (a node and its
+    graph).
 
     Arguments:
         look: see :data:`Look`.

@@ -6,6 +6,17 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import UsageError
+from nearfar.views.pairs import (
+    SOURCES,
+    Clustering,
+    ContextInstance,
+    Look,
+    Multisensory,
+    PairSource,
+    RandomPairs,
+    Sequential,
+    Transformation,
+)
 
 
 class Sensors:
@@ -94,6 +105,37 @@ class Sensors:
         labels = torch.randint(len(self.means), (items,), generator=drawn)
         sensor = torch.randint(self.sensors, (items,), generator=drawn)
         return self._seen(self._draw_latent(labels, drawn), sensor, drawn), labels, sensor
+
+    def pairs(self, name: str, *, width: int = 1) -> PairSource:
+        """A source of positive pairs of measurements, see :mod:`nearfar.views.pairs`.
+
+        Arguments:
+            name: ``"multisensory"``: two sensors at one step; ``"transformation"``: one measurement with fresh noise;
+                ``"context-instance"``: half of a measurement's dimensions and all of another; ``"sequential"``:
+                neighbouring steps of one sensor; ``"clustering"``: two steps of one class, by any sensors;
+                ``"random"``: any two measurements.
+            width: of the windows that are seen (:meth:`window`); 1: single measurements.
+
+        Raises :class:`~nearfar.errors.UsageError` for another name.
+        """
+
+        def window(index: Tensor, generator: torch.Generator | None = None) -> Tensor:
+            return self.window(index, width, generator=generator)
+
+        look: Look = self.measure if width == 1 else window
+        if name == "multisensory":
+            return Multisensory(look, sensors=self.sensors, events=self.steps)
+        if name == "transformation":
+            return Transformation(look)
+        if name == "context-instance":
+            return ContextInstance(look)
+        if name == "sequential":
+            return Sequential(look, length=self.steps)
+        if name == "clustering":
+            return Clustering(look, self.labels.repeat(self.sensors))
+        if name == "random":
+            return RandomPairs(look, len(self))
+        raise UsageError(f"there is no source of pairs {name!r}", hint=f"choose one of {', '.join(SOURCES)} or random")
 
     def _seen(self, latent: Tensor, sensor: Tensor, generator: torch.Generator | None) -> Tensor:
         drawn = self.generator if generator is None else generator
