@@ -6,6 +6,8 @@ import nearfar.cli.encode
 import nearfar.cli.evaluate
 import nearfar.cli.mine
 import nearfar.cli.objectives
+import nearfar.cli.recipes
 import nearfar.cli.report
+import nearfar.cli.reproduce
 import nearfar.cli.search
 import nearfar.cli.train  # noqa: F401

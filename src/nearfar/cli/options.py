@@ -19,6 +19,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 Model = Annotated[str, typer.Argument(help="A run folder, a saved model's folder, minilm, or a hub name.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Texts embedded at once.")]
 
+CLAIMS_FOLDER = Path("claims-run")
+"""Where ``nearfar reproduce`` keeps its records, and ``nearfar recipes`` looks for the last verdicts."""
+
 
 def model_folder(name: str) -> str:
     """The model of a run folder (its ``model/``), or ``name`` itself."""

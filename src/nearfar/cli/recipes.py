@@ -1,0 +1,110 @@
+"""``nearfar recipes``: the papers, and one paper's page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nearfar.cli import console, options
+from nearfar.cli.app import app
+from nearfar.errors import UsageError
+
+if TYPE_CHECKING:
+    from nearfar.recipes import Recipe
+
+
+@app.command("recipes")
+def show(
+    name: Annotated[str | None, typer.Argument(help="A recipe, to read its page; or a file of your own.")] = None,
+    wing: Annotated[str | None, typer.Option(help="Only those of this wing, such as representation.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only those whose page holds this word.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: a list of {id, wing, title, paper, claim}.")
+    ] = False,
+) -> None:
+    """List the papers that are recipes, with their claims; or read one's page.
+
+    Examples:
+
+    `nearfar recipes`
+
+    `nearfar recipes supcon`
+
+    `nearfar recipes --search labels`
+
+    `nearfar recipes --json`
+    """
+    from nearfar import recipes
+
+    chosen = recipes.recipes(wing) if name is None else [recipes.find(name)]
+    chosen = [recipe for recipe in chosen if wing in (None, recipe.wing) and _mentions(recipe, search)]
+    if as_json:
+        console.emit_json(
+            [
+                {
+                    "id": recipe.id,
+                    "wing": recipe.wing,
+                    "title": recipe.title,
+                    "paper": str(recipe.paper),
+                    "claim": recipe.claim,
+                }
+                for recipe in chosen
+            ]
+        )
+        return
+    if not chosen:
+        raise UsageError("no recipe fits", hint="leave --wing and --search out")
+    if name is not None:
+        _page(chosen[0])
+        return
+    for each in dict.fromkeys(recipe.wing for recipe in chosen):
+        rows = [(recipe.id, recipe.claim, str(recipe.paper)) for recipe in chosen if recipe.wing == each]
+        console.out.print(console.table(["recipe", "claim", "paper"], rows, title=each))
+        console.out.print()
+
+
+def _mentions(recipe: Recipe, word: str | None) -> bool:
+    from nearfar.recipes import page
+
+    texts = [recipe.id, recipe.title, str(recipe.paper)]
+    for part in page.parts(recipe):
+        texts += [f"{term} {text}" for term, text in part.content]
+    return word is None or word.lower() in " ".join(texts).lower()
+
+
+def _page(recipe: Recipe) -> None:
+    from nearfar.recipes import page
+
+    console.out.print(f"{recipe.id}  ({recipe.wing})", style="bold", markup=False)
+    console.out.print(f"{recipe.title}. {recipe.paper}", markup=False, soft_wrap=True)
+    for part in page.parts(recipe):
+        console.out.print(f"\n{part.title}", style="bold", markup=False)
+        if part.kind == "terms":
+            console.out.print(console.table(["", ""], part.content, headed=False))
+            continue
+        lead = {"list": "- ", "code": "  "}.get(part.kind, "")
+        for _, text in part.content:
+            console.out.print(f"{lead}{text}".rstrip(), markup=False, soft_wrap=part.kind == "code")
+    console.out.print("\nLast verdict on the scoreboard", style="bold", markup=False)
+    for line in _last_verdict(recipe.id):
+        console.out.print(line, markup=False)
+
+
+def _last_verdict(name: str) -> list[str]:
+    import nearfar
+    from nearfar.claims import scoreboard
+
+    checkout = Path(nearfar.__file__).parents[2] / "docs" / scoreboard.FILE
+    found = scoreboard.recorded(name, options.CLAIMS_FOLDER / scoreboard.FILE, checkout)
+    if found is None:
+        return [f"none recorded: nearfar reproduce {name}"]
+    claim: dict[str, Any] = found[0]
+    machine = found[1]["machine"]
+    lines = [claim["sentence"]]
+    lines += [f"- {said['statement']}: {scoreboard.effect(said)}" for said in claim["statements"]]
+    lines.append(
+        f"{claim['scale']} scale, {claim['finished'][:10]}, torch {machine['torch']}, code {claim['fingerprint']}"
+    )
+    return lines
