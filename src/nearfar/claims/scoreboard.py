@@ -20,7 +20,12 @@ from nearfar.files import write_json, write_text
 
 FILE = "scoreboard.json"
 _FORMAT = 1
-_VERDICTS = ("holds", "inconclusive", "fails", "error")
+_WORDS = {
+    "holds": ("holds", "hold"),
+    "inconclusive": ("is inconclusive", "are inconclusive"),
+    "fails": ("fails", "fail"),
+    "error": ("could not be judged", "could not be judged"),
+}
 
 
 def of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -34,7 +39,12 @@ def of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "rule": f"at least {MINIMUM_SEEDS} seeds; 95 % Student t interval of the differences paired by seed; holds: "
         "wholly above the margin; fails: wholly below 0, or below a negative margin; else inconclusive",
         "machine": machine(),
-        "counts": {name: verdicts.count(name) for name in _VERDICTS},
+        "counts": {name: verdicts.count(name) for name in _WORDS},
+        "counted": ", ".join(
+            f"{verdicts.count(name)} {words[verdicts.count(name) > 1]}"
+            for name, words in _WORDS.items()
+            if name in verdicts
+        ),
         "sabotage": {
             "caught": sum(outcome.caught is True for outcome in outcomes),
             "passed": [outcome.recipe.id for outcome in outcomes if outcome.caught is False],
@@ -105,13 +115,11 @@ def recorded(recipe: str, *places: str | os.PathLike[str]) -> tuple[dict[str, An
 
 def summary_line(board: Mapping[str, Any]) -> str:
     """The scoreboard in a sentence or two."""
-    words = {"holds": "hold", "inconclusive": "are inconclusive", "fails": "fail", "error": "could not be judged"}
-    counts = [f"{board['counts'][name]} {words[name]}" for name in _VERDICTS if board["counts"][name]]
     passed = board["sabotage"]["passed"]
-    said = f"Of {len(board['claims'])} claims " + ", ".join(counts) + ". "
+    said = f"Of {len(board['claims'])} claims {board['counted']}. "
     if passed:
         return said + f"The sabotage of {', '.join(passed)} passes: these experiments tell nothing."
-    return said + f"{board['sabotage']['caught']} sabotages are caught, none passes."
+    return said + f"Sabotages caught: {board['sabotage']['caught']}; none passes."
 
 
 def markdown(board: Mapping[str, Any]) -> str:
@@ -131,14 +139,14 @@ def markdown(board: Mapping[str, Any]) -> str:
     ]
     for claim in board["claims"]:
         effects = [f"{said['measure']}: {effect(said)}" for said in claim["statements"]]
-        margins = [number(said["margin"]) for said in claim["statements"]]
+        margins = [f"{said['margin']:g}" for said in claim["statements"]]
         cells = [
             f"[{claim['id']}](#{claim['id']})" + (" (weak)" if claim["weak"] else ""),
             f"**{claim['verdict']}**" if claim["verdict"] != "holds" else "holds",
             "<br>".join(effects) or "; ".join(claim["errors"]),
             "<br>".join(margins),
             caught_word(claim),
-            number(claim["seconds"].get("cpu")),
+            f"{claim['seconds'].get('cpu', 0.0):.1f}",
         ]
         lines.append("| " + " | ".join(map(_cell, cells)) + " |")
     for claim in board["claims"]:
@@ -153,7 +161,7 @@ def _section(claim: Mapping[str, Any]) -> list[str]:
         spoilt = claim["sabotage"]["statements"] or [None] * len(claim["statements"])
         lines += ["| statement | effect [95 % interval] | margin | verdict | sabotaged |", "|---|---|---|---|---|"]
         for said, other in zip(claim["statements"], spoilt, strict=True):
-            cells = [said["statement"], effect(said), number(said["margin"]), said["verdict"], effect(other)]
+            cells = [said["statement"], effect(said), f"{said['margin']:g}", said["verdict"], effect(other)]
             lines.append("| " + " | ".join(map(_cell, cells)) + " |")
         lines += ["", "| arm | measure | mean [95 % interval] | sabotaged |", "|---|---|---|---|"]
         for arm, measures in claim["arms"].items():
@@ -163,9 +171,7 @@ def _section(claim: Mapping[str, Any]) -> list[str]:
         lines.append("")
     lines.append(f"World: {claim['world']}\n")
     lines.append(f"Sabotage ({caught_word(claim)}): {claim['sabotage']['what']}.\n")
-    margins = dict.fromkeys(
-        f"{number(said['margin'])}: {said['because']}" for said in claim["statements"] if said["because"]
-    )
+    margins = dict.fromkeys(f"{said['margin']:g}: {said['because']}" for said in claim["statements"] if said["because"])
     if margins:
         lines.append("Margins: " + "; ".join(margins) + ".\n")
     if claim["not_asserted"]:
@@ -174,17 +180,22 @@ def _section(claim: Mapping[str, Any]) -> list[str]:
     seconds = claim["seconds"]
     if seconds:
         lines.append(
-            f"{number(seconds['cpu'])} s of CPU time, {number(seconds['wall'])} s on the wall of its worker; "
+            f"{seconds['cpu']:.1f} s of CPU time, {seconds['wall']:.1f} s on the wall of its workers; "
             f"{claim['finished']}; code `{claim['fingerprint']}`."
         )
-    return lines
+    return [line if line.startswith("|") else _plain(line) for line in lines]
 
 
 _WEAK = "Weak: the formula is an interpretation, or the paper's figures were not seen."
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return "<br>".join(_plain(" ".join(line.split())).replace("|", "\\|") for line in text.split("<br>"))
+
+
+def _plain(text: str) -> str:
+    """A text that is not read as HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def caught_word(claim: Mapping[str, Any]) -> str:

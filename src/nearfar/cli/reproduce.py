@@ -143,7 +143,7 @@ def _show(outcome: Outcome) -> None:
     ):
         if findings:
             rows = [
-                (said["statement"], scoreboard.effect(said), scoreboard.number(said["margin"]), said["verdict"])
+                (said["statement"], scoreboard.effect(said), f"{said['margin']:g}", said["verdict"])
                 for said in findings
             ]
             columns = [heading, "effect [95 % interval]", "margin", "verdict"]
