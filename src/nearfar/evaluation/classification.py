@@ -16,6 +16,8 @@ from nearfar.evaluation.ranking import check_finite
 Embeddings = npt.NDArray[np.floating[Any]]
 Labels = Sequence[str] | npt.NDArray[np.int64]
 
+CLASSIFIERS = ("probe", "knn")
+
 
 def classification(
     embeddings: Embeddings,
@@ -24,6 +26,7 @@ def classification(
     train: tuple[Embeddings, Labels] | None = None,
     neighbours: int = 5,
     folds: int = 5,
+    classifiers: Sequence[str] = CLASSIFIERS,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
@@ -39,6 +42,7 @@ def classification(
       L2-normalised and then
       standardised embeddings, as in the linear evaluation of frozen features (Alain and Bengio, 2016).
 
+    ``classifiers`` names those that are asked, the main one first; neighbours alone cost a fraction of a probe.
     Macro-F1 is the unweighted mean over the classes that occur among truths and predictions. All lie in [0, 1];
     intervals are over items and hold the trained classifiers fixed.
 
@@ -47,12 +51,14 @@ def classification(
     """
     if neighbours < 1 or folds < 2:
         raise UsageError(f"{neighbours} neighbours, {folds} folds; at least 1 and 2 are needed")
+    if not classifiers or set(classifiers) - set(CLASSIFIERS):
+        raise UsageError(f"the classifiers {list(classifiers)} are not known", hint=", ".join(CLASSIFIERS))
     try:
         from sklearn.model_selection import StratifiedKFold
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "text") from error
     points, truth = _checked(embeddings, labels, "items")
-    predicted = {"knn": truth.copy(), "probe": truth.copy()}
+    predicted = {name: truth.copy() for name in classifiers}
     details: dict[str, Any] = {"items": len(truth), "neighbours": neighbours}
     if train is not None:
         seen, known = _checked(*train, "training items")
@@ -60,7 +66,7 @@ def classification(
             raise DataError(f"training embeddings have {seen.shape[1]} dimensions, the others {points.shape[1]}")
         _require_classes(known, "the training data")
         everything = np.unique(np.concatenate([known, truth]))
-        predicted = _predict(seen, np.searchsorted(everything, known), points, neighbours)
+        predicted = _predict(seen, np.searchsorted(everything, known), points, neighbours, classifiers)
         truth = np.searchsorted(everything, truth)
         details.update(training_items=len(known), classes=len(everything))
     else:
@@ -78,20 +84,22 @@ def classification(
             # Rare classes cannot be in every part; the figures count their items all the same.
             warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
             for seen_rows, asked_rows in splitter.split(points, truth):
-                guesses = _predict(points[seen_rows], truth[seen_rows], points[asked_rows], neighbours)
+                guesses = _predict(
+                    points[seen_rows], truth[seen_rows], points[asked_rows], neighbours, classifiers
+                )
                 for name, guess in guesses.items():
                     predicted[name][asked_rows] = guess
         details.update(folds=parts, classes=len(classes), rare_classes=int((counts < parts).sum()))
     measures: dict[str, Measure] = {}
     per_item: dict[str, npt.NDArray[np.float64]] = {}
-    for name in ("probe", "knn"):
+    for name in classifiers:
         right = (predicted[name] == truth).astype(np.float64)
         per_item[f"{name}_accuracy"] = right
         measures[f"{name}_accuracy"] = mean_measure(f"{name}_accuracy", right, resamples=resamples, seed=seed)
         measures[f"{name}_macro_f1"] = macro_f1(
             f"{name}_macro_f1", truth, predicted[name], resamples=resamples, seed=seed
         )
-    return Evaluation(measures, "probe_accuracy", "classification", per_item, details)
+    return Evaluation(measures, f"{classifiers[0]}_accuracy", "classification", per_item, details)
 
 
 def macro_f1(
@@ -123,6 +131,7 @@ def _predict(
     known: npt.NDArray[np.int64],
     asked: npt.NDArray[np.float32],
     neighbours: int,
+    classifiers: Sequence[str],
 ) -> dict[str, npt.NDArray[np.int64]]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -131,8 +140,12 @@ def _predict(
     from sklearn.preprocessing import StandardScaler
 
     # On unit vectors the order by Euclidean distance is the order by cosine.
-    voters = KNeighborsClassifier(min(neighbours, len(seen)), algorithm="brute")
-    guesses = {"knn": voters.fit(seen, known).predict(asked)}
+    guesses: dict[str, npt.NDArray[np.int64]] = {}
+    if "knn" in classifiers:
+        voters = KNeighborsClassifier(min(neighbours, len(seen)), algorithm="brute")
+        guesses["knn"] = voters.fit(seen, known).predict(asked)
+    if "probe" not in classifiers:
+        return guesses
     if len(np.unique(known)) < 2:  # a fold that lost all other classes
         return {**guesses, "probe": np.full(len(asked), known[0])}
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))

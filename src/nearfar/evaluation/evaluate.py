@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import DataError, UsageError
-from nearfar.evaluation.classification import classification
+from nearfar.evaluation.classification import CLASSIFIERS, classification
 from nearfar.evaluation.measures import RESAMPLES, Evaluation
 from nearfar.evaluation.retrieval import MEASURES, PAIR_MAIN, candidates, relevant_entries, retrieval
 from nearfar.evaluation.similarity import similarity
@@ -27,6 +27,7 @@ def evaluate(
     batch_size: int | None = None,
     train: Examples | None = None,
     measures: Sequence[str] = MEASURES,
+    classifiers: Sequence[str] = CLASSIFIERS,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
@@ -39,7 +40,7 @@ def evaluate(
       ``probe_accuracy``.
 
     ``train`` are labelled texts to learn the classifiers from (cross-validation without them); ``measures`` those of
-    a ranking; ``batch_size`` the texts embedded at once (default: the encoder's). Anchors and queries are embedded as
+    a ranking, ``classifiers`` those that labelled texts are asked; ``batch_size`` the texts embedded at once (default: the encoder's). Anchors and queries are embedded as
     queries, what is ranked as documents, with the prompts the model was saved with for them. The same seed gives the
     same intervals and folds.
 
@@ -90,6 +91,7 @@ def evaluate(
         _embed(model, data.column("text"), batch_size),
         np.asarray(data.column("label")),
         train=learnt,
+        classifiers=classifiers,
         resamples=resamples,
         seed=seed,
     )

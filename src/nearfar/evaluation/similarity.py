@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import DataError
+from nearfar.evaluation.influence import spearman_items
 from nearfar.evaluation.measures import RESAMPLES, Evaluation, weighted_measure
 from nearfar.evaluation.ranking import check_finite
 
@@ -56,7 +57,9 @@ def similarity(
         name: weighted_measure(name, statistic, len(gold), resamples=resamples, seed=seed)
         for name, statistic in (("spearman", spearman), ("pearson", pearson))
     }
-    return Evaluation(measures, "spearman", "similarity", {}, {"pairs": len(gold)})
+    return Evaluation(
+        measures, "spearman", "similarity", {"spearman": spearman_items(cosines, gold)}, {"pairs": len(gold)}
+    )
 
 
 def cosine_of_rows(

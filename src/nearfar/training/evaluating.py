@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BEST = "best"
 
+Judge: TypeAlias = Callable[[Any, Any], "Evaluation"]
+
 Measures = dict[str, dict[str, float]]
 """``{measure: {"value", "low", "high", "n"}}``."""
 
@@ -30,7 +32,8 @@ class Evaluator:
     ``folder/best``.
 
     ``patience``: evaluations without a better main measure after which :attr:`exhausted` is true; None: never. A larger
-    value is better in all main measures. ``record(step, measures)`` is called with each result.
+    value is better in all main measures. ``record(step, measures)`` is called with each result. ``judge(encoder,
+    data)`` evaluates; None: :func:`nearfar.evaluation.evaluate`.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Evaluator:
         main: str,
         patience: int | None = None,
         record: Callable[[int, Measures], None] | None = None,
+        judge: Judge | None = None,
         seed: int = 0,
     ) -> None:
         self.encoder = encoder
@@ -52,6 +56,7 @@ class Evaluator:
         self.main = main
         self.patience = patience
         self.record = record
+        self.judge = judge
         self.seed = seed
         self.history: list[tuple[int, float]] = []
 
@@ -97,6 +102,8 @@ class Evaluator:
     def _evaluate(self) -> Evaluation:
         from nearfar import evaluation
 
+        if self.judge is not None:
+            return self.judge(self.encoder, self.data)
         return evaluation.evaluate(self.encoder, self.data, seed=self.seed)
 
     def _best_value(self) -> float:

@@ -175,6 +175,7 @@ def _evaluator(
         main=main,
         patience=run.settings.early_stop,
         record=lambda step, measures: metrics.append({"step": step, "evaluation": measures}),
+        judge=run.judge,
         seed=run.settings.seed,
     )
 

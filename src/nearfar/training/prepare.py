@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from nearfar.data import DataCheck, Examples, RetrievalSet
+    from nearfar.training.evaluating import Judge
 
 LOG_LINES = 200
 EVALUATIONS = 3
@@ -67,6 +68,8 @@ class Prepared:
     texts: TextBatches
     resolved: Resolved
     data: dict[str, Any]
+    judge: Judge | None = None
+    """How the evaluation data are evaluated; None: :func:`nearfar.evaluation.evaluate`."""
 
     @property
     def run(self) -> str:
@@ -140,7 +143,7 @@ def prepare(
     objective = settings.make_objective()
     check_fit(objective, examples.shape, hard_negatives=len(examples.negatives))
     if encoder is None:
-        encoder = _encoder(settings, examples)
+        encoder = make_encoder(settings, examples)
     encoder.to(_device(settings))
     check_fit(objective, examples.shape, hard_negatives=len(examples.negatives), encoder=encoder)
     objective = sized(settings, objective, dimension_of(encoder))
@@ -231,7 +234,8 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _encoder(settings: TrainingSettings, examples: Examples) -> SentenceTransformer:
+def make_encoder(settings: TrainingSettings, examples: Examples) -> SentenceTransformer:
+    """The encoder as it begins: a new one that learns its vocabulary from ``examples``, or one that is loaded."""
     from nearfar import encoders
 
     options: dict[str, Any] = {}
