@@ -93,8 +93,8 @@ def hsic_of(k: Matrix, m: Matrix, *, estimator: Literal["biased", "unbiased"] = 
     """HSIC of two Gram matrices ``[n, n]`` of the same items.
 
     - ``"biased"``: ``tr(K H L H) / (n - 1)^2`` with the centring matrix H (Gretton et al., 2005); at least 0, n >= 2.
-    - ``"unbiased"``: ``[ tr(K L) + (1'K1)(1'L1) / ((n-1)(n-2)) - 2/(n-2) 1'KL1 ] / (n (n-3))`` with the diagonals set to
-      0 (Song et al., 2012); may be below 0, n >= 4.
+    - ``"unbiased"``: ``[ tr(K L) + (1'K1)(1'L1) / ((n-1)(n-2)) - 2/(n-2) 1'KL1 ] / (n (n-3))`` with the diagonals
+      set to 0 (Song et al., 2012); may be below 0, n >= 4.
     """
     n = len(k)
     if k.shape != (n, n) or m.shape != (n, n):

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import DataError, MissingExtraError, UsageError
-from nearfar.evaluation.ranking import check_finite
 
 Array = Any  # [n, d] or [n]: a numpy array or a tensor; gradients are not followed
 
@@ -40,15 +39,23 @@ def knn_accuracy(train: Array, train_labels: Array, test: Array, test_labels: Ar
     return right / len(points)
 
 
-def linear_accuracy(train: Array, train_labels: Array, test: Array, test_labels: Array, *, C: float = 1.0) -> float:
-    """Accuracy on ``test [n, d]`` of logistic regression (scikit-learn, L2 with ``C``) on standardised features."""
+def linear_accuracy(
+    train: Array, train_labels: Array, test: Array, test_labels: Array, *, C: float = 1.0, standardize: bool = True
+) -> float:
+    """Accuracy on ``test [n, d]`` of logistic regression (scikit-learn, L2 with ``C``).
+
+    On standardised features, so that what varies little counts as much as what varies a lot; with ``standardize`` False
+    on features as they are, where the penalty hides directions that an embedding has shrunk, as its distances do.
+    """
     seen, known, points, truth = checked_split(train, train_labels, test, test_labels)
     if len(np.unique(known)) < 2:
         raise DataError("the training labels hold one class only, so there is nothing to classify")
-    linear, scaling = sklearn("linear_model"), sklearn("preprocessing")
-    scale = scaling.StandardScaler().fit(seen)
-    model = linear.LogisticRegression(C=C, max_iter=1000).fit(scale.transform(seen), known)
-    return float((model.predict(scale.transform(points)) == truth).mean())
+    linear = sklearn("linear_model")
+    if standardize:
+        scale = sklearn("preprocessing").StandardScaler().fit(seen)
+        seen, points = scale.transform(seen), scale.transform(points)
+    model = linear.LogisticRegression(C=C, max_iter=1000).fit(seen, known)
+    return float((model.predict(points) == truth).mean())
 
 
 def ridge_r2(train: Array, train_targets: Array, test: Array, test_targets: Array, *, alpha: float = 1.0) -> float:
@@ -151,7 +158,9 @@ def checked_rows(values: Array) -> npt.NDArray[np.float64]:
     rows = as_array(values).astype(np.float64)
     if rows.ndim != 2:
         raise DataError(f"embeddings are rows [n, d], not {list(rows.shape)}")
-    check_finite(rows, "embeddings")
+    damaged = np.flatnonzero(~np.isfinite(rows).all(1))
+    if len(damaged):
+        raise DataError("the embeddings are not finite", where=f"row {damaged[0]}", hint="has the model diverged?")
     return rows
 
 

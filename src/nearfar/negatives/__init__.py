@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nearfar.negatives.batches import Batches, batch_sizes
+from nearfar.negatives.class_queue import ClassQueue
 from nearfar.negatives.clusters import ClusterMemory
 from nearfar.negatives.duplicates import NoDuplicateBatches
 from nearfar.negatives.guide import mask_by_guide
@@ -17,6 +18,7 @@ from nearfar.negatives.weighting import by_cluster, by_complement, own_negatives
 
 __all__ = [
     "Batches",
+    "ClassQueue",
     "ClassSampler",
     "ClusterMemory",
     "CrossBatchMemory",
