@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ class _Convolutions(nn.Module):
             )
         if norm not in ("group", "batch", None):
             raise UsageError(f"norm must be 'group', 'batch' or None, got {norm!r}")
-        convolution = nn.Conv2d if self.axes == 2 else nn.Conv3d
+        convolution: Any = nn.Conv2d if self.axes == 2 else nn.Conv3d
         layers: list[nn.Module] = []
         for place, (below, above) in enumerate(zip([channels, *widths], widths, strict=False)):
             layers.append(convolution(below, above, 3, stride=self.stride(place), padding=1, bias=norm is None))

@@ -57,7 +57,8 @@ class CanonicalCorrelation:
             raise DataError(f"rows must belong together, got {len(a):,} and {len(b):,}")
         a, b = a - a.mean(0), b - b.mean(0)
         norms = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
-        return np.divide((a * b).sum(0), norms, out=np.zeros_like(norms), where=norms > 0)
+        found: Matrix = np.divide((a * b).sum(0), norms, out=np.zeros_like(norms), where=norms > 0)
+        return found
 
 
 def cca(
@@ -222,4 +223,5 @@ def _leading(rows: Matrix, share: float) -> Matrix:
         raise DataError("a representation has no variance, so nothing correlates with it")
     held = np.cumsum(values**2) / np.square(values).sum()
     count = int(np.searchsorted(held, share - 1e-12)) + 1
-    return left[:, :count] * values[:count]
+    components: Matrix = left[:, :count] * values[:count]
+    return components

@@ -42,25 +42,27 @@ def gram(
         raise DataError(f"rows must be of equal width, got {list(a.shape)} and {list(b.shape)}")
     if bandwidth is not None and not 0 < bandwidth < float("inf"):
         raise UsageError(f"bandwidth must be a finite number > 0, got {bandwidth}")
+    values: Matrix
     if kernel == "linear":
-        return a @ b.T
-    if kernel == "cosine":
-        return _unit(a) @ _unit(b).T
-    if kernel == "polynomial":
-        product: Matrix = (a @ b.T / a.shape[1] + constant) ** degree
-        return product
-    if kernel == "rbf":
+        values = a @ b.T
+    elif kernel == "cosine":
+        values = _unit(a) @ _unit(b).T
+    elif kernel == "polynomial":
+        values = (a @ b.T / a.shape[1] + constant) ** degree
+    elif kernel == "rbf":
         squared = _squared_distances(a, b)
         width = _median(np.sqrt(squared)) if bandwidth is None else bandwidth
-        return np.exp(-squared / (2 * width**2))
-    if kernel == "laplacian":
+        values = np.exp(-squared / (2 * width**2))
+    elif kernel == "laplacian":
         try:
             from scipy.spatial.distance import cdist
         except ImportError as error:
             raise MissingExtraError("scipy", "text") from error
         distances = cdist(a, b, "cityblock")
-        return np.exp(-distances / (_median(distances) if bandwidth is None else bandwidth))
-    raise UsageError(f"there is no kernel {kernel!r}", hint="choose linear, cosine, polynomial, rbf or laplacian")
+        values = np.exp(-distances / (_median(distances) if bandwidth is None else bandwidth))
+    else:
+        raise UsageError(f"there is no kernel {kernel!r}", hint="choose linear, cosine, polynomial, rbf or laplacian")
+    return values
 
 
 def median_distance(x: Array, *, items: int = 1000, seed: int = 0) -> float:
@@ -178,10 +180,10 @@ def _paired(x: Array, y: Array) -> tuple[Matrix, Matrix]:
 
 
 def _squared_distances(a: Matrix, b: Matrix) -> Matrix:
-    found = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
+    found: Matrix = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
     if a is b:
         np.fill_diagonal(found, 0.0)
-    return np.maximum(found, 0.0)
+    return found.clip(0.0)
 
 
 def _median(distances: Matrix) -> float:
@@ -190,4 +192,5 @@ def _median(distances: Matrix) -> float:
 
 
 def _unit(rows: Matrix) -> Matrix:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    unit: Matrix = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -118,7 +118,7 @@ class ClassSampler:
         seed: int = 0,
     ) -> None:
         known = _labels(labels)
-        classes, inverse, counts = known.unique(return_inverse=True, return_counts=True)
+        classes, inverse, counts = torch.unique(known, return_inverse=True, return_counts=True)
         self.draws = len(known) if draws is None else draws
         if self.draws < 1:
             raise UsageError(f"draws is {draws}; at least 1 is needed")
@@ -161,7 +161,7 @@ class PerClassBatches:
         known = _labels(labels)
         if min(classes, items) < 1 or (batches is not None and batches < 1):
             raise UsageError(f"classes, items and batches must be at least 1, got {classes}, {items}, {batches}")
-        inverse = known.unique(return_inverse=True)[1]
+        inverse = torch.unique(known, return_inverse=True)[1]
         self._members = [(inverse == label).nonzero()[:, 0].numpy() for label in range(int(inverse.max()) + 1)]
         if len(self._members) < classes:
             raise DataError(f"there are {len(self._members)} classes, fewer than the {classes} of a batch")

@@ -48,7 +48,7 @@ class SphereNoise(EmbeddingView):
             direction = direction.abs() * values.sign()
         low, high = self.size
         size = uniform(*items.shape[:-1], 1, low=low, high=high, like=items, generator=generator)
-        length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+        length: Tensor = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
         return (length * normalize(normalize(values) + size * direction)).to(items.dtype)
 
 

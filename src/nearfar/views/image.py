@@ -67,14 +67,14 @@ class RandomResizedCrop(ImageView):
         if self.size in (None, tuple(items.shape[-2:])):
             return super().__call__(items, generator)
         chosen = uniform(len(items), generator=generator) < self.p
-        boxes = self.boxes(len(items), *items.shape[-2:], generator)
+        boxes = self.boxes(len(items), items.shape[-2], items.shape[-1], generator)
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
         return pixels.crop_and_resize(
             items, torch.where(chosen[:, None], boxes, whole.to(boxes)).to(items.device), self.size
         )
 
     def change(self, items: Tensor, generator: torch.Generator | None) -> Tensor:
-        boxes = self.boxes(len(items), *items.shape[-2:], generator)
+        boxes = self.boxes(len(items), items.shape[-2], items.shape[-1], generator)
         return pixels.crop_and_resize(items, boxes.to(items.device))
 
     def boxes(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> Tensor:
