@@ -142,7 +142,8 @@ class FeatureDropout(TableView):
         self._mean = None if reference is None else at_least_float32(reference).mean(0)
 
     def change(self, items: Tensor, generator: torch.Generator | None) -> Tensor:
-        gone = _some(items.shape[0], items.shape[1], self.rate, False, generator).to(items.device) & _columns(items, self.columns)
+        drawn = _some(items.shape[0], items.shape[1], self.rate, False, generator).to(items.device)
+        gone = drawn & _columns(items, self.columns)
         filling = items.new_full((items.shape[1],), self.value) if self._mean is None else self._mean.to(items)
         return torch.where(gone, filling, items)
 
