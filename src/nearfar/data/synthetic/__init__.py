@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from nearfar.data.synthetic.content_style import ContentStyle, random_rotation
+from nearfar.data.synthetic.sensors import Sensors
 
-__all__ = ["ContentStyle", "random_rotation"]
+__all__ = ["ContentStyle", "Sensors", "random_rotation"]
