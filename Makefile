@@ -26,8 +26,12 @@ bench: $(VENV)/.bench
 docs: $(VENV)/.develop
 	$(BIN)/python docs/generate.py
 
+# all claims at the quick scale; what is recorded in claims-run for the same code is not run again
+claims: $(VENV)/.develop
+	$(BIN)/nearfar reproduce --all --output claims-run --page docs $(CLAIMS)
+
 clean:
-	rm -rf $(VENV) demo-run .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo-run claims-run .mypy_cache .ruff_cache .pytest_cache
 
 # torch first: whatever else is installed then takes the build that is there
 $(VENV)/.torch: constraints.txt

@@ -80,7 +80,29 @@ def command_line_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"objectives.md": objectives_page, "command-line.md": command_line_page}
+def recipes_page() -> str:
+    """The table of all recipes, then a page each."""
+    from nearfar import recipes
+    from nearfar.recipes import page
+
+    lines = [
+        NOTICE + "# Recipes\n",
+        "Papers as combinations of parts, each with its central claim as an experiment. What came out is on the "
+        "[scoreboard](scoreboard.md); how claims are judged, and how to write a recipe of one's own: "
+        "[claims](claims.md). In the terminal: `nearfar recipes supcon`, `nearfar reproduce supcon`.\n",
+    ]
+    for wing in recipes.wings():
+        lines += [f"**{wing}**\n", "| recipe | claim | paper |", "|---|---|---|"]
+        for recipe in recipes.recipes(wing):
+            claim = " ".join(recipe.claim.split()).replace("|", "\\|")
+            lines.append(f"| [{recipe.id}](#{recipe.id}) | {claim} | {recipe.title}. {recipe.paper} |")
+        lines.append("")
+    for recipe in recipes.recipes():
+        lines += page.markdown(recipe)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+PAGES = {"objectives.md": objectives_page, "command-line.md": command_line_page, "recipes.md": recipes_page}
 
 
 def main() -> None:

@@ -133,7 +133,7 @@ def outcomes() -> list[Outcome]:
         ),
         outcome(recipe(plain, name="undecided", not_asserted=HOSTILE, claim=HOSTILE), [arms(noise) for noise in NOISE]),
         outcome(recipe(plain, name="it-fails"), [arms(noise - 1) for noise in NOISE], [arms(-2)] * 5),
-        outcome(recipe(plain, name="broken"), [arms(1), f"ValueError: {HOSTILE}", arms(1)]),
+        outcome(recipe(plain, name="it-errs"), [arms(1), f"ValueError: {HOSTILE}", arms(1)]),
         outcome(
             recipe(plain, name="blind"),
             [arms(1 + noise) for noise in NOISE],

@@ -34,7 +34,7 @@ def fingerprint(recipe: Recipe) -> str:
     """
     found = hashlib.sha256()
     for name, path in sorted(closure(source_file(recipe)).items()):
-        found.update(f"{name}\0{_read(path).code}\0".encode())
+        found.update(f"{name}\0{_read(name, path).code}\0".encode())
     return found.hexdigest()[:16]
 
 
@@ -57,7 +57,7 @@ def closure(start: Path) -> dict[str, Path]:
         name, path = waiting.pop()
         if name not in found:
             found[name] = path
-            waiting += [held for wanted in _read(path).imports for held in _holders(wanted, own)]
+            waiting += [held for wanted in _read(name, path).imports for held in _holders(wanted, own)]
     return found
 
 
@@ -70,7 +70,11 @@ def _holders(wanted: tuple[str, str | None], own: Path) -> Iterator[tuple[str, P
     place = _place(module, own)
     if place is None:
         return
-    if place.name == "__init__.py" and name is not None and (onward := _read(place).hands_on.get(name)) is not None:
+    if (
+        place.name == "__init__.py"
+        and name is not None
+        and (onward := _read(module, place).hands_on.get(name)) is not None
+    ):
         yield from _holders(onward, own)
         return
     yield module, place
@@ -81,13 +85,12 @@ def _holders(wanted: tuple[str, str | None], own: Path) -> Iterator[tuple[str, P
 class _Source:
     """What of one file matters: its code, normalised, and the names that it may import."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, name: str, path: Path) -> None:
         text = path.read_text(encoding="utf-8")
         try:
             tree = ast.parse(text, filename=str(path))
         except SyntaxError as error:
             raise DataError(f"the module cannot be read: {error}", where=str(path)) from error
-        name = _name_of(path)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         nodes = list(_run(tree))
         self.imports = sorted(set(_imports(nodes, package)), key=str)
@@ -100,14 +103,14 @@ class _Source:
         self.code = _code(text, tree)
 
 
-def _read(path: Path) -> _Source:
+def _read(name: str, path: Path) -> _Source:
     stat = path.stat()
-    return _read_once(path, stat.st_mtime_ns, stat.st_size)
+    return _read_once(name, path, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.cache
-def _read_once(path: Path, modified: int, size: int) -> _Source:
-    return _Source(path)
+def _read_once(name: str, path: Path, modified: int, size: int) -> _Source:
+    return _Source(name, path)
 
 
 def _name_of(path: Path) -> str:

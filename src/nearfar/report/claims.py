@@ -22,7 +22,7 @@ _RULE = (
     "statements do. Fewer than five seeds judge nothing. The same is done with the sabotage, a plausible wrong "
     "implementation, which must not hold."
 )
-_TITLE_WIDTH = 46  # characters of a statement's line; more do not fit on a phone
+_TITLE_WIDTH = 40  # characters of a statement's line; more do not fit on a phone
 _LINE, _ROW = 17, 62  # pixels for a line of a statement, and for its dots
 
 
