@@ -1,0 +1,85 @@
+"""Two sets of items: what both show, and what only one of them shows on top."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nearfar.data.synthetic.content_style import random_rotation
+from nearfar.errors import UsageError
+
+
+class BackgroundTarget:
+    """A background and a target set that share a common factor; the targets have a salient one besides.
+
+    ``x = A c + target * B s + noise N(0, I)``: ``c`` is a common class mean plus ``spread N(0, I)``, in all items; ``s``
+    is a salient class mean plus ``spread N(0, I)``, in the targets only. Means are random unit vectors, the columns of
+    A and B random and orthogonal to each other. Patients and healthy people whose images differ by age and sex in both
+    groups and by the lesion in one.
+
+    Arguments:
+        common, salient: how many classes of each factor; they are drawn uniformly and independently.
+        items: how many items, each a target with probability 1/2.
+        common_dimensions, salient_dimensions: sizes of c and s.
+        dimensions: size of an item, at least their sum.
+        spread, noise: standard deviations; a view redraws the noise.
+        seed: of everything random here.
+
+    ``target [items]`` (bool), ``common [items]`` and ``salient [items]`` (classes; -1 in the background) and ``signal
+    [items, dimensions]``, the items without noise, are the truth.
+    """
+
+    def __init__(
+        self,
+        common: int = 4,
+        salient: int = 3,
+        items: int = 2000,
+        *,
+        spread: float = 0.1,
+        noise: float = 0.1,
+        common_dimensions: int = 4,
+        salient_dimensions: int = 4,
+        dimensions: int = 16,
+        seed: int = 0,
+    ) -> None:
+        if min(common, salient, items) < 1:
+            raise UsageError("at least one common class, one salient class and one item are needed")
+        if dimensions < common_dimensions + salient_dimensions:
+            raise UsageError(
+                f"{dimensions} dimensions cannot hold {common_dimensions} common and {salient_dimensions} salient ones "
+                "at right angles"
+            )
+        self.spread, self.noise = spread, noise
+        self.generator = torch.Generator().manual_seed(seed)
+        self.common_means = _unit(torch.randn(common, common_dimensions, generator=self.generator))
+        self.salient_means = _unit(torch.randn(salient, salient_dimensions, generator=self.generator))
+        rotation = random_rotation(dimensions, self.generator)
+        self.common_axes = rotation[:common_dimensions]
+        self.salient_axes = rotation[common_dimensions : common_dimensions + salient_dimensions]
+        self.signal, self.target, self.common, self.salient = self.draw(items)
+
+    def draw(self, items: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """New items without noise ``[items, dimensions]``, whether they are targets, common and salient classes."""
+        drawn = self.generator if generator is None else generator
+        target = torch.rand(items, generator=drawn) < 0.5
+        common = torch.randint(len(self.common_means), (items,), generator=drawn)
+        salient = torch.randint(len(self.salient_means), (items,), generator=drawn)
+        shared = self._around(self.common_means[common], drawn) @ self.common_axes
+        own = self._around(self.salient_means[salient], drawn) @ self.salient_axes
+        return shared + target[:, None] * own, target, common, torch.where(target, salient, -1)
+
+    def view(self, signal: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """One view ``[n, dimensions]`` of items by their signal: fresh noise."""
+        drawn = self.generator if generator is None else generator
+        return signal + self.noise * torch.randn(signal.shape, generator=drawn)
+
+    def views(self, index: Tensor, count: int = 2, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        """``count`` independent views of the items ``index``."""
+        return [self.view(self.signal[index], generator=generator) for _ in range(count)]
+
+    def _around(self, means: Tensor, generator: torch.Generator) -> Tensor:
+        return means + self.spread * torch.randn(means.shape, generator=generator)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True)
