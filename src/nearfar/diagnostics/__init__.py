@@ -21,9 +21,11 @@ from nearfar.diagnostics.geometry import (
     uniformity,
     uniformity_floor,
 )
+from nearfar.diagnostics.rotation import RotationFit, rotation_fit
 from nearfar.diagnostics.run import collect
 
 __all__ = [
+    "RotationFit",
     "alignment",
     "collapse_verdict",
     "collect",
@@ -31,6 +33,7 @@ __all__ = [
     "geometry_of",
     "isotropy",
     "random_similarity",
+    "rotation_fit",
     "uniformity",
     "uniformity_floor",
 ]
