@@ -78,8 +78,8 @@ RECIPE = Recipe(
     defaults={"temperature": 0.2},
     world="A state in R^12 is the mean of its class plus noise 0.6; its class, one of 10, stays for 10 of 2,000 steps. "
     "Two sensors measure it at every step: linear maps to R^24, an offset each, noise 0.3. A perceptron 24-64-32 with "
-    "head 32-32-8 is trained by InfoNCE at temperature 0.2 for 500 steps of 128 measurements of either sensor. Class and "
-    "sensor are read off the metric embedding, of unit length and otherwise as it is, by logistic regression on 2,000 "
+    "head 32-32-8 is trained by InfoNCE at temperature 0.2 for 500 steps of 128 measurements. Class and sensor are "
+    "read off the metric embedding, of unit length and otherwise as it is, by logistic regression on 2,000 "
     "fresh measurements, for 2,000 others.",
     statements=[
         Statement(SENSOR, "sensor pairs", 0.6, "lower"),
@@ -91,8 +91,8 @@ RECIPE = Recipe(
     sabotage="the representation before the head is read in place of the metric embedding: it still tells the sensors "
     "apart, which is why a head is there",
     not_asserted="That random pairs lose the class holds of the embedding as its distances show it: they shrink what "
-    "they cannot use. A classifier on standardised features finds nearly as much of the class after random pairs as "
-    "before training (0.55 against 0.58 on average over five seeds), so nothing is said of what could be recovered. "
+    "they cannot use. A classifier on standardised features finds as much of the class after random pairs as before "
+    "training (0.54 each, on average over five seeds), so nothing is said of what could be recovered. "
     "Pairs by transformation and by class are measured at full scale and not judged. That the taxonomy is a partition "
     "and that every combination of its cells trains are tests, not statistics.",
     verified="definitions and kinds of heads agree with two published summaries of the paper; the experiment is ours, "
