@@ -102,7 +102,19 @@ def recipes_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-PAGES = {"objectives.md": objectives_page, "command-line.md": command_line_page, "recipes.md": recipes_page}
+def taxonomy_page() -> str:
+    """What stands in which cell of the taxonomy of contrastive methods."""
+    from nearfar.recipes import taxonomy
+
+    return NOTICE + taxonomy.page()
+
+
+PAGES = {
+    "objectives.md": objectives_page,
+    "command-line.md": command_line_page,
+    "recipes.md": recipes_page,
+    "taxonomy.md": taxonomy_page,
+}
 
 
 def main() -> None:
