@@ -105,6 +105,14 @@ def test_number_types_stay_and_half_precision_is_close(make: Maker, items: Tenso
 
 
 @pytest.mark.parametrize(("make", "items"), EACH)
+def test_items_stay_on_their_device_with_a_generator_of_the_cpu(make: Maker, items: Tensor) -> None:
+    # the meta device computes nothing, but refuses what mixes devices or waits for values
+    found = make(1.0)(items.to("meta"), generator=_seeded())
+    assert found.is_meta
+    assert (found.shape, found.dtype) == (items.shape, items.dtype)
+
+
+@pytest.mark.parametrize(("make", "items"), EACH)
 def test_one_item_none_and_constant_ones(make: Maker, items: Tensor) -> None:
     for p in (1.0, 0.5):
         assert make(p)(items[:1], generator=_seeded()).shape == items[:1].shape

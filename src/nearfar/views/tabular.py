@@ -74,13 +74,14 @@ class Corrupt(TableView):
         reference = items if self._reference is None else self._reference.to(items)
         if reference.shape[1] != d:
             raise DataError(f"Corrupt: rows have {d} features, the reference {reference.shape[1]}")
-        group = _groups(d, self.groups, items.device)
+        group = _groups(d, self.groups)
         features = int(group.max()) + 1 if d else 0
         chosen = _some(n, features, self.rate, self.exact, generator)
         chosen &= (uniform(n, 1, generator=generator) < self.p).to(chosen.device)
         source = (uniform(n, features, generator=generator) * max(1, len(reference))).long()
-        mask = chosen.to(items.device)[:, group]
-        drawn = reference.gather(0, source.clamp_max(max(0, len(reference) - 1)).to(items.device)[:, group])
+        mask = chosen[:, group.to(chosen.device)].to(items.device)
+        source = source.clamp_max(max(0, len(reference) - 1))[:, group.to(source.device)]
+        drawn = reference.gather(0, source.to(items.device))
         return torch.where(mask, drawn, items), mask
 
 
@@ -165,10 +166,11 @@ class ColumnMix(TableView):
     def __call__(self, items: Tensor, generator: torch.Generator | None = None) -> Tensor:
         self.check(items)
         n, d = items.shape
-        group = _groups(d, self.groups, items.device)
+        group = _groups(d, self.groups)
         foreign = _some(n, int(group.max()) + 1 if d else 0, self.rate, False, generator)
         foreign &= (uniform(n, 1, generator=generator) < self.p).to(foreign.device)
-        return torch.where(foreign.to(items.device)[:, group], items[_partners(n, generator).to(items.device)], items)
+        foreign = foreign[:, group.to(foreign.device)].to(items.device)
+        return torch.where(foreign, items[_partners(n, generator).to(items.device)], items)
 
 
 class Interpolate(TableView):
@@ -226,7 +228,7 @@ def _partners(n: int, generator: torch.Generator | None) -> Tensor:
     return (torch.arange(n, device=step.device) + step) % n
 
 
-def _groups(features: int, groups: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+def _groups(features: int, groups: Sequence[Sequence[int]]) -> Tensor:
     """The number of each column's group ``[d]``; columns that are in none have one of their own."""
     number = torch.full((features,), -1, dtype=torch.long)
     for place, group in enumerate(groups):
@@ -235,7 +237,7 @@ def _groups(features: int, groups: Sequence[Sequence[int]], device: torch.device
         number[list(group)] = place
     alone = number < 0
     number[alone] = len(groups) + torch.arange(int(alone.sum()))
-    return number.to(device)
+    return number
 
 
 def _columns(items: Tensor, columns: Sequence[int] | None) -> Tensor:
