@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS = (
+    "compare",
     "contrast",
     "data",
     "diagnostics",
@@ -31,6 +32,7 @@ _ROOMS = (
 )
 
 if TYPE_CHECKING:
+    from nearfar import compare as compare
     from nearfar import contrast as contrast
     from nearfar import data as data
     from nearfar import diagnostics as diagnostics

@@ -13,16 +13,17 @@ from nearfar.cli.app import app
 
 @app.command("report")
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder, as `nearfar train` writes it.")],
+    run: Annotated[Path, typer.Argument(help="A folder that `nearfar train` or `nearfar compare` wrote.")],
     as_json: options.Json = False,
 ) -> None:
-    """Write a run's report.html: one self-contained page that opens without a network.
+    """Write the report.html of a run or a comparison: one self-contained page that opens without a network.
 
     Example: `nearfar report runs/mine`
     """
     from nearfar import report as pages
+    from nearfar.report import comparison
 
-    written = pages.write(run)
+    written = comparison.write(run) if comparison.is_comparison(run) else pages.write(run)
     if as_json:
         console.emit_json({"report": str(written)})
     else:

@@ -102,6 +102,12 @@ def interval(low: Any, high: Any, digits: int = 3) -> str:
     return f"{number(low, digits)} to {number(high, digits)}"
 
 
+def points(difference: float) -> str:
+    """The size of a difference in hundredths of its measure: ``0.82 points``."""
+    amount = 100 * abs(difference)
+    return f"{amount:.{1 if amount >= 10 else 2 if amount >= 0.095 else 3}f} points"
+
+
 def duration(seconds: Any) -> str:
     """Seconds in the units a person would use: ``0.8 s``, ``42 s``, ``1 min 25 s``, ``2 h 5 min``."""
     amount = as_finite(seconds)
