@@ -62,7 +62,7 @@ class ColourAngle:
         return content, 2 * torch.pi * torch.rand(items, generator=drawn), labels
 
     def view(self, content: Tensor, colour: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """One view ``[n, dimension]`` of items by content and colour, with fresh noise; to turn it, add to ``colour``."""
+        """One view ``[n, dimension]`` of items by content and colour, fresh noise; to turn it, add to ``colour``."""
         drawn = self.generator if generator is None else generator
         seen = content + self.view_noise * torch.randn(content.shape, generator=drawn)
         noise = self.noise * torch.randn(len(content), self.noise_dimensions, generator=drawn)

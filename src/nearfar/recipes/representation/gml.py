@@ -1,0 +1,122 @@
+"""GML (Suh & Seo, 2023): contrast with classes instead of items, adjusted by how often each class occurs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nearfar.contrast import Labels
+from nearfar.data.synthetic import ContentStyle
+from nearfar.encoders.heads import Prototypes
+from nearfar.encoders.perceptron import Perceptron
+from nearfar.negatives.samplers import class_slots, draw_per_class
+from nearfar.objectives import GML, SupCon
+from nearfar.recipes import content_style
+from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
+from nearfar.training.steps import random_batches, seeded, train_steps
+
+BALANCED, TAIL = "balanced accuracy", "accuracy on the three rarest classes"
+COUNTS = (500, 300, 180, 108, 65, 39, 23, 14, 8, 5)
+SCALE, TEMPERATURE = 1 / 30, 0.1
+
+
+def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
+    """Cross-entropy, SupCon and GML from the same start on the same batches; at full scale the prior alone, too."""
+    world = ContentStyle(COUNTS, spread=0.35, style=1.0, seed=seed)
+    steps = at(scale, smoke=3, quick=500, full=1500)
+    # sabotaged: the prior, which belongs to training, is added at test time as well
+    arms = ["GML"] if sabotage else ["cross-entropy", "SupCon", "GML"]
+    if scale == "full" and not sabotage:
+        arms.append("cross-entropy with the prior")
+    return {name: trained(world, name, seed, steps, prior_at_test=sabotage) for name in arms}
+
+
+def trained(world: ContentStyle, arm: str, seed: int, steps: int, *, prior_at_test: bool) -> dict[str, float]:
+    """What an arm's cosine classifier gets right of balanced held-out items."""
+    adjusted, gml = GML(prior=COUNTS, temperature=SCALE), GML(prior=COUNTS, temperature=TEMPERATURE)
+    supcon = SupCon(temperature=TEMPERATURE)
+    classes, slots = torch.arange(len(COUNTS)), class_slots(COUNTS, 280, base=8)
+    with seeded(2_000_003 + seed) as generator:
+        encoder, classifier = Perceptron(content_style.WIDTHS), Prototypes(len(COUNTS), content_style.WIDTHS[-1])
+        draws = torch.Generator().manual_seed(4_000_037 + seed)
+
+        def loss(index: Tensor) -> Tensor:
+            labels = world.labels[index]
+            first, second = encoder(torch.cat(world.views(index, generator=generator))).chunk(2)
+            scores = classifier(second.detach() if arm == "SupCon" else second)
+            if arm in ("cross-entropy", "SupCon"):
+                total: Tensor = cross_entropy(scores / SCALE, labels)
+            else:
+                total = adjusted(scores=scores, relation=Labels(labels, classes))
+            if arm == "SupCon":
+                total = total + supcon(torch.cat([first, second]), relation=Labels(labels.repeat(2)))
+            if arm == "GML":
+                drawn = draw_per_class(world.labels, slots, generator=draws)
+                keys = encoder(world.view(world.content[drawn], generator=draws))
+                total = total + gml(first, keys, relation=Labels(labels, world.labels[drawn]))
+            return total
+
+        train_steps(loss, [encoder, classifier], random_batches(len(world.labels), 128, steps, generator))
+    return measured(encoder, classifier, world, seed, torch.tensor(COUNTS).log() if prior_at_test else 0.0)
+
+
+@torch.no_grad()
+def measured(
+    encoder: nn.Module, classifier: nn.Module, world: ContentStyle, seed: int, shift: Tensor | float
+) -> dict[str, float]:
+    """Accuracy over as many fresh items of every class, and over those of the tail."""
+    generator = torch.Generator().manual_seed(1_000_003 + seed)
+    labels = torch.arange(len(COUNTS)).repeat_interleave(1000)
+    view = world.view(world.draw_content(labels, generator=generator), generator=generator)
+    right = (classifier(encoder(view)) / SCALE + shift).argmax(1) == labels
+    by_class = right.double().view(len(COUNTS), -1).mean(1)
+    return {BALANCED: float(by_class.mean()), TAIL: float(by_class[-3:].mean())}
+
+
+RECIPE = Recipe(
+    id="gml",
+    paper=Paper(
+        "Long-Tailed Recognition by Mutual Information Maximization between Latent Features and Ground-Truth Labels",
+        "Suh & Seo",
+        2023,
+        "2305.01160",
+    ),
+    claim="Contrast with class means of exponentials, adjusted by how often each class occurs, learns long-tailed "
+    "classes far better than cross-entropy or supervised contrast.",
+    parts={
+        "relation": "same label near; keys of every class, at least eight of each (class_slots, draw_per_class)",
+        "head": "Prototypes: a cosine classifier, trained with the log prior and used without it",
+        "score": "cosine over a temperature",
+        "objective": "gml on the features, and on the classifier's scores (logit-adjusted cross-entropy)",
+        "procedure": "the paper: keys of a frozen teacher in a queue with places for each class (ClassQueue); here "
+        "keys of the present encoder",
+        "evaluation": "accuracy on as many items of every class",
+    },
+    defaults={
+        "temperature": 0.07,
+        "classifier temperature": SCALE,
+        "keys": 16384,
+        "keys a class": 3,
+        "batch size": 128,
+    },
+    world=content_style.TEXT.partition(" A perceptron")[0]
+    + " Style 1, ten classes of 500, 300, 180, 108, 65, 39, 23, 14, 8 and 5 items of spread 0.35. A perceptron "
+    "16-64-64-16 with a cosine classifier is trained for 500 steps of 128 items; SupCon's classifier sees features "
+    "without a gradient. GML at temperature 0.1 contrasts with 280 keys, eight a class and the rest by prior. Judged "
+    "by the classifier on 1,000 fresh items of each class.",
+    statements=[
+        Statement(BALANCED, "GML", "SupCon", margin=0.05),
+        Statement(BALANCED, "GML", "cross-entropy", margin=0.05),
+        Statement(TAIL, "GML", "SupCon", margin=0.15),
+        Statement(TAIL, "GML", "cross-entropy", margin=0.15),
+    ],
+    experiment=experiment,
+    sabotage="the log prior, which belongs to training, is added to the scores at test time as well",
+    not_asserted="That GML is better than the log prior alone (logit-adjusted cross-entropy): on this data they are "
+    "equal within 2 points, in trials as at full scale, which has that arm. Nor would a sum instead of the mean over a "
+    "class's keys, a plausible mistake, be seen here; tests tell them apart. Teacher and distillation are left out.",
+    verified="formula read in the official code, whose recorded numbers the tests match; the figures on ImageNet-LT "
+    "and other long-tailed sets were not seen",
+    build=GML,
+)
