@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nearfar.data.synthetic.content_style import ContentStyle, random_rotation
+from nearfar.data.synthetic.gaussian_views import GaussianViews
 from nearfar.data.synthetic.sensors import Sensors
 
-__all__ = ["ContentStyle", "Sensors", "random_rotation"]
+__all__ = ["ContentStyle", "GaussianViews", "Sensors", "random_rotation"]
