@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from nearfar.data.synthetic.attribute_codes import AttributeCodes
+from nearfar.data.synthetic.background_target import BackgroundTarget
+from nearfar.data.synthetic.content_curve import ContentCurve
 from nearfar.data.synthetic.content_style import ContentStyle, random_rotation
 from nearfar.data.synthetic.gaussian_views import GaussianViews
 from nearfar.data.synthetic.sensors import Sensors
+from nearfar.data.synthetic.styled import StyledItems
 
-__all__ = ["ContentStyle", "GaussianViews", "Sensors", "random_rotation"]
+__all__ = [
+    "AttributeCodes",
+    "BackgroundTarget",
+    "ContentCurve",
+    "ContentStyle",
+    "GaussianViews",
+    "Sensors",
+    "StyledItems",
+    "random_rotation",
+]

@@ -44,7 +44,9 @@ class AttributeCodes(StyledItems):
         seed: int = 0,
     ) -> None:
         if not values or min(values) < 2 or items < 1:
-            raise UsageError(f"values are {list(values)}, items {items}; attributes need 2 values, and 1 item is needed")
+            raise UsageError(
+                f"values are {list(values)}, items {items}; attributes need 2 values, and 1 item is needed"
+            )
         if attribute_dimensions < max(values) - 1:
             raise UsageError(
                 f"{max(values)} values cannot be equally far apart in {attribute_dimensions} dimensions",
@@ -55,9 +57,7 @@ class AttributeCodes(StyledItems):
         self.spread = spread
         poles = [_simplex(count, attribute_dimensions, generator) for count in values]
         self.means = torch.cat([found[code] for found, code in zip(poles, self.codes.T, strict=True)], dim=1)
-        super().__init__(
-            self.means.shape[1], style_dimensions, view_noise=view_noise, style=style, generator=generator
-        )
+        super().__init__(self.means.shape[1], style_dimensions, view_noise=view_noise, style=style, generator=generator)
         self.labels = torch.randint(len(self.codes), (items,), generator=generator)
         self.content = self.draw_content(self.labels)
 

@@ -46,16 +46,12 @@ class ContentCurve(StyledItems):
         seed: int = 0,
     ) -> None:
         if not (highest > 0 and smoothness > 0 and items >= 1):
-            raise UsageError(
-                f"highest is {highest}, smoothness {smoothness}, items {items}; all must be above 0"
-            )
+            raise UsageError(f"highest is {highest}, smoothness {smoothness}, items {items}; all must be above 0")
         generator = torch.Generator().manual_seed(seed)
         self.highest, self.whole, self.spread = highest, whole, spread
         self.frequency = torch.randn(content_dimensions, generator=generator) / smoothness
         self.phase = 2 * math.pi * torch.rand(content_dimensions, generator=generator)
-        super().__init__(
-            content_dimensions, style_dimensions, view_noise=view_noise, style=style, generator=generator
-        )
+        super().__init__(content_dimensions, style_dimensions, view_noise=view_noise, style=style, generator=generator)
         self.labels = self.draw_labels(items)
         self.content = self.draw_content(self.labels)
 
