@@ -46,7 +46,7 @@ def test_every_combination_trains(names: tuple[str, str, str, str]) -> None:
         encoder = Perceptron((24, 16, 8))
         if keys == "pre-trained":
             encoder.load_state_dict(_pre_trained())
-        options = {"size": 32} if keys == "online-offline" else {}
+        options: dict[str, Any] = {"size": 32} if keys == "online-offline" else {}
         method = taxonomy.build(*names, WORLD, encoder, features=8, dimension=4, width=3, **options)
         start = copy.deepcopy(method.state_dict())
         losses = train_steps(  # raises for a loss that is not finite
@@ -60,7 +60,7 @@ def test_every_combination_trains(names: tuple[str, str, str, str]) -> None:
         assert len(losses) == STEPS
         # one more gradient, of everything
         method.train().zero_grad(set_to_none=True)
-        method({"index": torch.arange(BATCH), "generator": generator})[0].backward()  # type: ignore[no-untyped-call]
+        method({"index": torch.arange(BATCH), "generator": generator})[0].backward()
         contrast = method.keys(WORLD.pairs(pairs, width=3 if names[2] == "contextualisation" else 1)(torch.arange(6)))
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, name
@@ -94,7 +94,7 @@ def test_there_are_135_combinations_and_every_slot_is_a_partition() -> None:
 
 
 def test_every_cell_holds_what_runs() -> None:
-    known = {"pairs": SOURCES, "keys": REGIMES, "head": HEADS}
+    known: dict[str, Any] = {"pairs": SOURCES, "keys": REGIMES, "head": HEADS}
     for cell in taxonomy.CELLS:
         assert taxonomy.members(cell), cell.code
         assert all(callable(taxonomy.resolve(part)) for part in cell.parts), cell.code

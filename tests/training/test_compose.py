@@ -14,6 +14,7 @@ from nearfar.encoders.perceptron import Perceptron
 from nearfar.errors import UsageError
 from nearfar.objectives import InfoNCE
 from nearfar.training.compose import HEADS, Composed, compose
+from nearfar.training.keys import OnlineOffline
 from nearfar.training.steps import random_batches, seeded, train_steps
 
 WORLD = Sensors(4, 100, seed=0)
@@ -45,16 +46,18 @@ def test_every_head_gives_what_is_contrasted(head: str) -> None:
 
 def test_after_step_reaches_the_keys_and_options_their_regime() -> None:
     method = _method(keys="online-offline", momentum=0.25, size=16)
-    before = copy.deepcopy(method.keys.offline.module.state_dict())  # type: ignore[union-attr]
+    assert isinstance(method.keys, OnlineOffline)
+    offline = method.keys.offline
+    before = copy.deepcopy(offline.copy.module.state_dict())
     train_steps(
         lambda index: method({"index": index})[0],
         [method],
         random_batches(len(WORLD), 12, 2, torch.Generator().manual_seed(0)),
         after_step=method.after_step,
     )
-    assert len(method.keys.queue) == 16  # type: ignore[arg-type]
-    assert int(method.keys.offline.updates) == 2  # type: ignore[union-attr]
-    after = method.keys.offline.module.state_dict()  # type: ignore[union-attr]
+    assert len(offline.queue) == 16
+    assert int(offline.copy.updates) == 2
+    after = offline.copy.module.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.contrast import evaluate, normalize
-from nearfar.errors import UsageError
+from nearfar.errors import TrainingError, UsageError
 from nearfar.objectives import InfoNCE
 from nearfar.training.keys import REGIMES, Banked, EndToEnd, OnlineOffline, PreTrained, regime
 from nearfar.views.pairs import Multisensory, Pairs, looks
@@ -20,7 +20,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def _parts() -> tuple[nn.Module, nn.Module]:
+def _parts() -> tuple[nn.Linear, nn.Linear]:
     return nn.Linear(6, 5), nn.Linear(5, 3)
 
 
@@ -62,7 +62,7 @@ def test_online_offline_keys_follow_slowly_and_are_remembered() -> None:
     before = head.weight.detach().clone()
     with torch.no_grad():
         head.weight.add_(1.0)
-    keys.after_step()
+    keys.after_step(1)
     second = keys(_pairs(3, 11))
     torch.testing.assert_close(second.keys[2:], first.keys)
     stands = nn.functional.linear(encoder(ITEMS[[13, 1]]), before + 0.5, head.bias)
@@ -76,9 +76,11 @@ def test_online_offline_keys_follow_slowly_and_are_remembered() -> None:
 def test_a_batch_is_remembered_once() -> None:
     keys = OnlineOffline(*_parts(), dimension=3, size=8)
     keys(_pairs(0, 1))
-    keys.after_step()
-    keys.after_step()
-    assert len(keys.queue) == 2
+    keys.after_step(1)
+    with pytest.raises(TrainingError, match="after a loss"):
+        keys.after_step(2)
+    keys.eval()(_pairs(2, 3))
+    assert len(keys.offline.queue) == 2
 
 
 def test_keys_of_a_bank_are_past_embeddings_of_the_partners() -> None:
@@ -93,7 +95,7 @@ def test_keys_of_a_bank_are_past_embeddings_of_the_partners() -> None:
     positive, negative = bound.tile(slice(0, 2))
     assert positive.sum(1).tolist() == [1, 1]
     assert negative.sum(1).tolist() == [19, 19]  # the other positive, and all but the two vectors of the own event
-    keys.after_step()
+    keys.after_step(1)
     torch.testing.assert_close(keys.bank.embeddings[[0, 12]], normalize(contrast.query.detach()))
     rest = [number for number in range(20) if number not in (0, 12)]
     assert torch.equal(keys.bank.embeddings[rest], bank[rest])

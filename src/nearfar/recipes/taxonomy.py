@@ -121,6 +121,7 @@ CELLS: tuple[Cell, ...] = (
         (
             "training.keys:OnlineOffline",
             "training.keys:Banked",
+            "training.momentum:MomentumContrast",
             "encoders.momentum:MomentumCopy",
             "negatives:Queue",
             "negatives.bank:MemoryBank",
@@ -299,7 +300,7 @@ def resolve(part: str) -> Any:
 def product() -> Iterator[tuple[str, str, str, str]]:
     """The names of all combinations: of pairs, keys, head and loss."""
     names = [[found.name for found in cells(slot)] for slot in QUESTIONS]
-    yield from itertools.product(*names)  # type: ignore[misc]
+    yield from itertools.product(*names)
 
 
 def build(

@@ -66,7 +66,7 @@ class Composed(Method):
         return loss, {"keys": len(keys)}
 
     def after_step(self, step: int) -> None:
-        self.keys.after_step()
+        self.keys.after_step(step)
 
 
 def compose(

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.contrast import Paired
-from nearfar.encoders.momentum import MomentumCopy
 from nearfar.errors import UsageError
 from nearfar.negatives.bank import MemoryBank
 from nearfar.negatives.queue import Queue
+from nearfar.training.momentum import MomentumKeys
 from nearfar.views.pairs import Pairs
 
 
@@ -53,8 +53,8 @@ class Keys(nn.Module):
     def forward(self, pairs: Pairs) -> Contrast:
         raise NotImplementedError
 
-    def after_step(self) -> None:
-        """Move what follows the encoder."""
+    def after_step(self, step: int) -> None:
+        """Move what follows the encoder, after the optimiser's step number ``step``."""
 
 
 class EndToEnd(Keys):
@@ -87,6 +87,9 @@ class EndToEnd(Keys):
 class OnlineOffline(Keys):
     """Keys come from a slow copy of encoder and head; those of earlier batches are negatives too (MoCo, 2020).
 
+    With any row objective; MoCo's own, whose queries are not contrasted with the other keys of their batch, are driven
+    by :class:`~nearfar.training.momentum.MomentumContrast`.
+
     Arguments:
         encoder, head: see :class:`Keys`.
         dimension: of the metric embedding.
@@ -99,21 +102,18 @@ class OnlineOffline(Keys):
         self, encoder: nn.Module, head: nn.Module, *, dimension: int, momentum: float = 0.999, size: int = 4096
     ) -> None:
         super().__init__(encoder, head)
-        self.offline = MomentumCopy(nn.Sequential(encoder, head), momentum)
-        self.queue = Queue(size, dimension)
-        self._seen: tuple[Tensor, Tensor] | None = None
+        # lengths are left to the score: a distance needs those of queries and keys alike
+        follower = nn.Sequential(encoder, head)
+        self.offline = MomentumKeys(follower, Queue(size, dimension), momentum=momentum, normalize=False)
 
     def forward(self, pairs: Pairs) -> Contrast:
-        key = self.offline(pairs.key)
-        keys, relation = self.queue.extend(key, pairs.ids)
-        self._seen = (key, pairs.ids)
+        key = self.offline.encode(pairs.key)
+        keys, relation = self.offline.queue.extend(key, pairs.ids)
+        self.offline.hold(key, pairs.ids)
         return Contrast(self.embed(pairs.query), keys, relation)
 
-    def after_step(self) -> None:
-        self.offline.update()
-        if self._seen is not None:
-            self.queue.push(*self._seen)
-            self._seen = None
+    def after_step(self, step: int) -> None:
+        self.offline.after_step(step)
 
 
 class Banked(Keys):
@@ -158,10 +158,10 @@ class Banked(Keys):
             query_exclude=pairs.ids,
             key_exclude=torch.cat([pairs.ids, self.labels[drawn].to(pairs.ids)]),
         )
-        self._seen = (pairs.index, query.detach())
+        self._seen = (pairs.index, query.detach()) if self.training else None
         return Contrast(query, keys, relation)
 
-    def after_step(self) -> None:
+    def after_step(self, step: int) -> None:
         if self._seen is not None:
             self.bank.update(*self._seen)
             self._seen = None

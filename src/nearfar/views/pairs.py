@@ -192,7 +192,8 @@ class Clustering(PairSource):
         first, others = self._first[index], self._count[index] - 1
         chosen = first + (uniform(len(index), generator=generator) * others).long()
         chosen = chosen + ((chosen >= self._place[index]) & (others > 0)).long()
-        return self._order[chosen]
+        partner: Tensor = self._order[chosen]
+        return partner
 
     def ids(self, index: Tensor) -> Tensor:
         return self.labels[index]
@@ -240,8 +241,10 @@ def looks(items: Tensor, view: AnyView | None = None) -> Look:
     """Looks at ``items [m, ...]`` through a view, or as they are: what the sources of pairs take."""
 
     def look(index: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        chosen = items[index]
-        return chosen if view is None else view(chosen, generator=generator)
+        if view is None:
+            return items[index]
+        seen: Tensor = view(items[index], generator=generator)
+        return seen
 
     return look
 

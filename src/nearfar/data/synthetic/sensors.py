@@ -73,7 +73,7 @@ class Sensors:
     @property
     def dimension(self) -> int:
         """Size of a measurement."""
-        return self.maps.shape[2]
+        return int(self.maps.shape[2])
 
     def step_of(self, index: Tensor) -> Tensor:
         """At which step the measurements ``index`` were made."""
