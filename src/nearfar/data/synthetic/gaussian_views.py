@@ -44,7 +44,7 @@ class GaussianViews:
         return (hidden + math.sqrt(self.variance) * noise).flatten()
 
     def log_ratios(self, first: Tensor, second: Tensor) -> Tensor:
-        """The best critic of two views, ``[n, m]`` for ``[n]`` and ``[m]``: ``log p(second | first) - log p(second)``."""
+        """The best critic of two views ``[n]``, ``[m]``: ``log p(second | first) - log p(second)``, ``[n, m]``."""
         total = 1 + self.variance
         correlation = 1 / total
         rest = 1 - correlation**2
