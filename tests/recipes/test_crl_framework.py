@@ -137,3 +137,13 @@ def test_the_page_names_every_cell_and_every_objective() -> None:
     page = taxonomy.page()
     assert all(f"| {cell.code} | {cell.name} |" in page for cell in taxonomy.CELLS)
     assert all(f"`{objective.name}`" in page for objective in objectives.catalogue())
+
+
+def test_the_example_runs() -> None:
+    found: dict[str, Any] = {}
+    with seeded(0):
+        exec(compile(taxonomy.EXAMPLE, "docs/taxonomy.md", "exec"), found)
+        loss, _ = found["own"]({"index": torch.arange(16)})
+    assert found["vectors"].shape == (5, 32)
+    assert float(loss.detach()) != 0
+    assert taxonomy.EXAMPLE in taxonomy.page()

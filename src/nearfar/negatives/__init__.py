@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nearfar.negatives.bank import MemoryBank
 from nearfar.negatives.batches import Batches, batch_sizes
 from nearfar.negatives.class_queue import ClassQueue
 from nearfar.negatives.clusters import ClusterMemory
@@ -24,6 +25,7 @@ __all__ = [
     "CrossBatchMemory",
     "HarderNegatives",
     "LabelBatches",
+    "MemoryBank",
     "Mined",
     "MinedPairs",
     "MiningRules",

@@ -124,7 +124,7 @@ CELLS: tuple[Cell, ...] = (
             "training.momentum:MomentumContrast",
             "encoders.momentum:MomentumCopy",
             "negatives:Queue",
-            "negatives.bank:MemoryBank",
+            "negatives:MemoryBank",
             "negatives:CrossBatchMemory",
         ),
     ),
@@ -339,6 +339,34 @@ def build(
     )
 
 
+EXAMPLE = """\
+import torch
+
+from nearfar.data.synthetic import Sensors
+from nearfar.encoders.perceptron import Perceptron
+from nearfar.training.compose import compose
+from nearfar.training.steps import random_batches, train_steps
+from nearfar.views.pairs import Transformation, looks
+from nearfar.views.tabular import FeatureNoise
+
+# two sensors at one step, keys of a momentum encoder and a queue, prototype codes, a margin
+world = Sensors(seed=0)
+method = compose(
+    world.pairs("multisensory"), Perceptron((24, 64, 32)), features=32, dimension=8,
+    keys="online-offline", head="prototypes", objective="triplet",
+)
+batches = random_batches(len(world), 64, 20, torch.Generator().manual_seed(0))
+train_steps(lambda index: method({"index": index})[0], [method], batches, after_step=method.after_step)
+vectors = method.keys.encoder(world.measure(torch.arange(5)))
+
+# on a table of your own: two noisy looks at each row
+table = torch.randn(500, 24)
+source = Transformation(looks(table, FeatureNoise()))
+own = compose(source, Perceptron((24, 64, 32)), features=32, dimension=8, objective="dcl", temperature=0.1)
+"""
+"""How parts are combined by name, as the page shows it."""
+
+
 def page() -> str:
     """The taxonomy as a page of the documentation, in Markdown."""
     lines = [
@@ -347,6 +375,7 @@ def page() -> str:
         "arXiv:2010.05113). What of the library stands in which cell; every combination of cells can be built by name, "
         "`nearfar.recipes.taxonomy.build`, and is trained in the tests. The choice of pairs decides what a "
         "representation forgets: that is the claim of the recipe `crl-framework`.\n",
+        f"```python\n{EXAMPLE}```\n",
     ]
     for slot, question in QUESTIONS.items():
         lines += [f"## {question}\n", "| | cell | rule | here |", "|---|---|---|---|"]
