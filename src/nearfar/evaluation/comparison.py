@@ -1,8 +1,8 @@
 """Which of several methods differ, when each was trained with several seeds and asked the same items?
 
-The values are ``[methods, seeds, items]``: every method was run with the same seeds, and every run asked the same items.
-A difference between two methods varies for two reasons, other seeds and other items, and an interval that forgets one
-of them promises too much. :func:`difference` accounts for both, whatever share each has.
+The values are ``[methods, seeds, items]``: every method was run with the same seeds, every run asked the same items. A
+difference between two methods varies for two reasons, other seeds and other items, and an interval that forgets one of
+them promises too much. :func:`difference` accounts for both, whatever share each has.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class _Spread:
-    """What a mean over seeds and items varies by: ``seeds`` with ``seeds - 1`` degrees of freedom, ``items`` likewise."""
+    """What a mean varies by: over ``seeds`` with ``seeds - 1`` degrees of freedom, over ``items`` likewise."""
 
     mean: float
     seeds: float
@@ -80,11 +80,17 @@ class _Spread:
             return 1.0
         if self.seeds + self.items == 0.0:
             return 0.0
-        low, high = -300.0, 0.0  # of log10
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (low, middle) if abs(self.mean) > self.half_width(10.0**middle) else (middle, high)
-        return float(10.0**high)
+        spread = self.seeds + self.items
+        sizes = [count for count, part in ((self.seed_count, self.seeds), (self.item_count, self.items)) if part]
+        # with one quantile for the sum, that of the more and of the fewer degrees of freedom: p lies between
+        tails = [2 * float(_special().stdtr(max(1, n - 1), -abs(self.mean) / spread**0.5)) for n in sizes]
+        low, high = min(tails), max(tails)
+        if low < 1e-290 or high - low <= 1e-12 * high:
+            return high
+        logarithm = _optimize().brentq(
+            lambda place: self.half_width(10.0**place) - abs(self.mean), np.log10(low) - 1e-6, np.log10(high) + 1e-6
+        )
+        return float(10.0**logarithm)
 
     def _items(self, tail: float) -> float:
         return _quantile(tail, self.item_count) * self.items
@@ -92,7 +98,7 @@ class _Spread:
 
 def _quantile(tail: float, count: int) -> float:
     """The square of Student's two-sided quantile with ``count - 1`` degrees of freedom; 0 for a single one."""
-    return float(_stats().t.isf(tail / 2, count - 1)) ** 2 if count > 1 else 0.0
+    return float(_special().stdtrit(count - 1, tail / 2)) ** 2 if count > 1 else 0.0
 
 
 def _spread(values: Values) -> _Spread:
@@ -179,7 +185,9 @@ def _p_items(values: Values, resamples: int, seed: int) -> float:
     mean = values.mean()
     if mean == 0.0:
         return 1.0
-    means = [weights @ values / len(values) for weights in resampled_weights(len(values), resamples=resamples, seed=seed)]
+    means = [
+        weights @ values / len(values) for weights in resampled_weights(len(values), resamples=resamples, seed=seed)
+    ]
     # as far from the mean as the mean is from 0; the sample itself is one of the resamples, so p is never 0
     extreme = int((np.abs(np.concatenate(means) - mean) >= abs(mean) * (1 - 1e-12)).sum())
     return (1 + extreme) / (1 + resamples)
@@ -216,7 +224,12 @@ def against_reference(
     return holm(
         [
             difference(
-                found[name], found[reference], names=(name, reference), family=len(others), resamples=resamples, seed=seed
+                found[name],
+                found[reference],
+                names=(name, reference),
+                family=len(others),
+                resamples=resamples,
+                seed=seed,
             )
             for name in others
         ]
@@ -254,9 +267,15 @@ def _checked(values: Values) -> Values:
     return values
 
 
-def _stats() -> Any:
+def _optimize() -> Any:
+    from scipy import optimize
+
+    return optimize
+
+
+def _special() -> Any:
     try:
-        from scipy import stats
+        from scipy import special
     except ImportError as error:
         raise MissingExtraError("scipy", "text") from error
-    return stats
+    return special
