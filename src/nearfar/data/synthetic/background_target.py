@@ -12,17 +12,18 @@ from nearfar.errors import UsageError
 class BackgroundTarget:
     """A background and a target set that share a common factor; the targets have a salient one besides.
 
-    ``x = A c + target * B s + noise N(0, I)``: ``c`` is a common class mean plus ``spread N(0, I)``, in all items; ``s``
-    is a salient class mean plus ``spread N(0, I)``, in the targets only. Means are random unit vectors, the columns of
-    A and B random and orthogonal to each other. Patients and healthy people whose images differ by age and sex in both
-    groups and by the lesion in one.
+    ``x = A c + target * B s + noise N(0, I)``: ``c`` is the mean of a common class, in all items, ``s`` that of a
+    salient class, in the targets only, each plus ``spread N(0, I)``. Means are random unit vectors, the columns of A
+    and B random and all orthogonal. So do images of patients and healthy people differ by age and sex in both groups,
+    and by the lesion in one.
 
     Arguments:
         common, salient: how many classes of each factor; they are drawn uniformly and independently.
         items: how many items, each a target with probability 1/2.
         common_dimensions, salient_dimensions: sizes of c and s.
         dimensions: size of an item, at least their sum.
-        spread, noise: standard deviations; a view redraws the noise.
+        spread, noise: standard deviations. With the default ``spread = 0`` items of the same classes differ by the
+            noise alone, which every view redraws.
         seed: of everything random here.
 
     ``target [items]`` (bool), ``common [items]`` and ``salient [items]`` (classes; -1 in the background) and ``signal
@@ -35,7 +36,7 @@ class BackgroundTarget:
         salient: int = 3,
         items: int = 2000,
         *,
-        spread: float = 0.1,
+        spread: float = 0.0,
         noise: float = 0.1,
         common_dimensions: int = 4,
         salient_dimensions: int = 4,

@@ -14,10 +14,9 @@ from nearfar.errors import UsageError
 class ContentCurve(StyledItems):
     """Items whose label is a number and whose content is a smooth curve at that number.
 
-    The curve is ``cos(frequency_k y + phase_k)`` in each of ``content_dimensions`` dimensions, scaled by
-    ``sqrt(2 / content_dimensions)`` so that its points have about unit length (random Fourier features, Rahimi and
-    Recht, 2007): near labels have near contents, far labels unrelated ones. Frequencies are ``N(0, 1) / smoothness``,
-    phases uniform. Content adds ``spread N(0, I)``, a view adds noise and style as in
+    The curve is ``cos(frequency_k y + phase_k)`` in each of ``content_dimensions`` dimensions (random Fourier features,
+    Rahimi and Recht, 2007): near labels have near contents, far labels unrelated ones. Frequencies are
+    ``N(0, 1) / smoothness``, phases uniform. Content adds ``spread N(0, I)``, a view adds noise and style as in
     :class:`~nearfar.data.synthetic.StyledItems`.
 
     Arguments:
@@ -37,7 +36,7 @@ class ContentCurve(StyledItems):
         items: int = 2000,
         *,
         whole: bool = True,
-        smoothness: float = 5.0,
+        smoothness: float = 4.0,
         spread: float = 0.3,
         view_noise: float = 0.3,
         style: float = 1.5,
@@ -57,8 +56,7 @@ class ContentCurve(StyledItems):
 
     def curve(self, labels: Tensor) -> Tensor:
         """The curve ``[n, content_dimensions]`` at the labels ``[n]``."""
-        scale = math.sqrt(2 / len(self.phase))
-        return scale * torch.cos(labels[:, None] * self.frequency + self.phase)
+        return torch.cos(labels[:, None] * self.frequency + self.phase)
 
     def draw_labels(self, items: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Labels ``[items]`` of new items."""

@@ -36,7 +36,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     objective = Hydra()
 
     def measured(gated: bool) -> dict[str, float]:
-        with seeded(1_000 + seed) as generator:
+        with seeded(1_000_003 + seed) as generator:
             model = nn.Sequential(
                 Perceptron((world.dimension, 64, 64, 32)), nn.ReLU(), Projection((32, 64, OUTPUT), last="layer")
             )
@@ -58,7 +58,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
                 return found
 
             train_steps(loss, [model, gate], random_batches(len(world.labels), BATCH, steps, generator))
-            fresh, labels = world.fresh(items, generator=torch.Generator().manual_seed(2_000 + seed))
+            fresh, labels = world.fresh(items, generator=torch.Generator().manual_seed(2_000_003 + seed))
             with torch.no_grad():
                 return _measures(world, objective, model(fresh), labels, gates)
 
