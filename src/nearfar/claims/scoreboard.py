@@ -116,7 +116,8 @@ def recorded(recipe: str, *places: str | os.PathLike[str]) -> tuple[dict[str, An
 def summary_line(board: Mapping[str, Any]) -> str:
     """The scoreboard in a sentence or two."""
     passed = board["sabotage"]["passed"]
-    said = f"Of {len(board['claims'])} claims {board['counted']}. "
+    count = len(board["claims"])
+    said = f"Of {count} claim{'s' if count != 1 else ''} {board['counted']}. "
     if passed:
         return said + f"The sabotage of {', '.join(passed)} passes: these experiments tell nothing."
     return said + f"Sabotages caught: {board['sabotage']['caught']}; none passes."
