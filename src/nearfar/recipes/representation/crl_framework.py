@@ -36,20 +36,21 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
 
 
 def _train(arm: str, world: Sensors, seed: int, scale: Scale, *, before_head: bool) -> nn.Module:
-    drawn = torch.Generator().manual_seed(1_000_003 + seed)
-    with seeded(seed) as generator:
+    # a stream of its own for each: generators that start alike make world, weights and batches functions of each other
+    batching, pairing = (torch.Generator().manual_seed(start + seed) for start in (3_000_017, 4_000_037))
+    with seeded(2_000_003 + seed):
         source = world.pairs(PAIRS.get(arm, "random"))
         method = compose(source, Perceptron((24, 64, 32)), features=32, dimension=8, temperature=0.2)
         steps = at(scale, smoke=3, quick=500, full=2000) if arm in PAIRS else 0
-        batches = random_batches(len(world), 128, steps, generator)
-        train_steps(lambda index: method({"index": index, "generator": drawn})[0], [method], batches)
+        batches = random_batches(len(world), 128, steps, batching)
+        train_steps(lambda index: method({"index": index, "generator": pairing})[0], [method], batches)
     keys = method.keys
     return keys.encoder if before_head else nn.Sequential(keys.encoder, keys.head)
 
 
 @torch.no_grad()
 def _read(encoder: nn.Module, world: Sensors, seed: int, scale: Scale) -> dict[str, float]:
-    drawn = torch.Generator().manual_seed(2_000_003 + seed)
+    drawn = torch.Generator().manual_seed(1_000_003 + seed)
     items = at(scale, smoke=200, quick=2000, full=10_000)
     (seen, classes, sensors), (fresh, true_classes, true_sensors) = (
         (normalize(encoder(measured)), labels, sensor)
@@ -91,10 +92,11 @@ RECIPE = Recipe(
     sabotage="the representation before the head is read in place of the metric embedding: it still tells the sensors "
     "apart, which is why a head is there",
     not_asserted="That random pairs lose the class holds of the embedding as its distances show it: they shrink what "
-    "they cannot use. A classifier on standardised features finds as much of the class after random pairs as before "
-    "training (0.54 each, on average over five seeds), so nothing is said of what could be recovered. "
-    "Pairs by transformation and by class are measured at full scale and not judged. That the taxonomy is a partition "
-    "and that every combination of its cells trains are tests, not statistics.",
+    "they cannot use. A classifier on standardised features finds nearly as much of the class after random pairs as "
+    "before training (0.50 against 0.54 on average over five seeds), so "
+    "nothing is said of what could be recovered. Pairs by transformation and by class are measured at full scale and "
+    "not judged. That the taxonomy is a partition and that every combination of its cells trains are tests, not "
+    "statistics.",
     verified="definitions and kinds of heads agree with two published summaries of the paper; the experiment is ours, "
     "the paper has none",
 )
