@@ -44,7 +44,8 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     found: dict[str, dict[str, float]] = {}
     for size in BATCHES:
         before, after = accuracy(coupled, size), accuracy(decoupled, size)
-        found[f"NT-Xent, B = {size}"] = {ACCURACY: before}
+        if not sabotage:
+            found[f"NT-Xent, B = {size}"] = {ACCURACY: before}
         found[f"DCL, B = {size}"] = {ACCURACY: after, GAIN: after - before}
     return found
 
