@@ -58,8 +58,12 @@ def judge(
         for word, group in (("better", better), ("worse", worse))
         if group
     ]
-    if untold:
-        sentences.append(_untold(untold, len(differences), reference, name))
+    equal = [each for each in untold if each.value == 0 and each.visible == 0]
+    if equal:
+        sentences.append(f"{listed([each.first for each in equal])} gave exactly the same values as {reference}.")
+    others = [each for each in untold if each not in equal]
+    if others:
+        sentences.append(_untold(others, len(differences), reference, name))
     if len(means) > 2:
         sentences.append(_level(best, level if any(each.found for each in pairs) else None, len(means)))
     return Verdict(
@@ -74,21 +78,18 @@ def judge(
 
 
 def _untold(untold: Sequence[Difference], asked: int, reference: str, measure: str) -> str:
-    if all(each.value == 0 and each.visible == 0 for each in untold):
-        verb = "gave" if len(untold) < asked or asked == 1 else "all gave"
-        return f"{listed([each.first for each in untold])} {verb} exactly the same values as {reference}."
     names = [each.first for each in untold]
-    if len(untold) == asked == 2:
+    told = f"cannot be told apart from {reference} at this budget"
+    if len(names) == asked == 2:
         told = f"Neither {names[0]} nor {names[1]} can be told apart from {reference} at this budget"
-    elif len(untold) == asked and asked > 1:
-        who = f"None of the other {number(asked)} ({listed(names)})"
-        told = f"{who} can be told apart from {reference} at this budget"
+    elif len(names) == asked > 2:
+        told = f"None of the other {number(asked)} ({listed(names)}) can be told apart from {reference} at this budget"
+    elif len(names) > 1:
+        told = f"{listed(names)} {told}"
     else:
-        who = listed(names) if len(untold) == asked else f"The other {number(len(untold))}, {listed(names)},"
-        if len(untold) == 1 and asked > 1:
-            who = listed(names)
-        told = f"{who} cannot be told apart from {reference} at this budget"
-    return f"{told}: a difference below about {points(max(each.visible for each in untold))} of {measure} is not seen."
+        told = f"{names[0]} {told}"
+    least = max(each.visible for each in untold)
+    return f"{told}: a difference of less than about {points(least)} would not be seen."
 
 
 def _level(best: str, level: Sequence[str] | None, count: int) -> str:

@@ -106,16 +106,15 @@ def _facts(results: Mapping[str, Any]) -> list[Fact]:
     untrained = fmt.as_finite(results["untrained"]["test"].get(results["measure"]))
     if untrained is not None:
         facts.append(Fact(f"{name}, untrained", fmt.number(untrained), "the encoder as it begins"))
-    seen = max(each["visible"] for each in results["differences"])
-    facts.append(Fact("Differences seen from", f"{100 * seen:.2f}", "points, at this budget"))
+    seen = [each["visible"] for each in results["differences"] if not each["found"] and each["visible"]]
+    if seen:
+        facts.append(Fact("Differences seen from", f"{100 * max(seen):.2f}", "points, at this budget"))
     seconds = results["seconds"]
     facts.append(Fact("Training", fmt.duration(seconds["training"] + seconds["search"]), "search and final runs"))
     return facts
 
 
 def _differences(section: Section, results: Mapping[str, Any]) -> None:
-    for sentence in results["verdict"]["sentences"]:
-        section.text(sentence)
     for note in results.get("notes", ()):
         section.note(f"{note[0].upper()}{note[1:]}.")
     section.figure(figures.forest(results))
@@ -163,7 +162,7 @@ def _pairs(section: Section, results: Mapping[str, Any]) -> None:
             each, sign = found.get((row, column)), 1
             if each is None:
                 each, sign = found.get((column, row)), -1
-            text = "" if each is None else fmt.signed(sign * 100 * each["value"], 2)
+            text = "" if each is None else fmt.signed(sign * 100 * each["value"] + 0.0, 2)
             cells.append(strong(text) if each is not None and each["found"] else text)
         rows.append(cells)
     section.table(Table([Column(""), *(Column(name, "written") for name in names)], rows))
@@ -273,13 +272,26 @@ def _settings(
     if best["kind"] == "objective":
         section.text("Train with what has the highest mean here, on all of your data:")
         section.code(_train_command(best, config, results))
-    kept = {key: value for key, value in config.items() if key not in ("command", "entries")}
-    rows = flatten(kept)
+    rows = [row for row in flatten(_told_settings(config)) if row[1] not in ("none", "")]
     if rows:
         section.table(Table([Column("Setting"), Column("Value", "long text")], rows))
     rows = flatten(versions)
     if rows:
         section.table(Table([Column("Package"), Column("Version", "long text")], rows))
+
+
+def _told_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of config.json a reader wants: without what a comparison sets for each run and what stands there twice."""
+    kept = {key: value for key, value in config.items() if key not in ("command", "entries", "training", "comparison")}
+    comparison = {key: value for key, value in config.get("comparison", {}).items() if key != "training"}
+    of_runs = ("objective", "parameters", "learning_rate", "steps", "epochs", "seed", "baselines", "output", "resume")
+    training = {key: value for key, value in config.get("training", {}).items() if key not in of_runs}
+    resolved = {
+        key: value
+        for key, value in kept.pop("resolved", {}).items()
+        if key in ("batch_size", "batches_per_epoch", "max_gradient_norm", "precision")
+    }
+    return {**comparison, **{key: value for key, value in training.items() if key not in resolved}, **resolved, **kept}
 
 
 def _train_command(entry: Mapping[str, Any], config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
