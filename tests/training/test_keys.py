@@ -86,7 +86,7 @@ def test_a_batch_is_remembered_once() -> None:
 def test_keys_of_a_bank_are_past_embeddings_of_the_partners() -> None:
     encoder, head = _parts()
     keys = Banked(encoder, head, dimension=3, items=20, labels=torch.arange(20) % 10, momentum=0.0)
-    bank = keys.bank.embeddings.clone()
+    bank = keys.bank.rows.clone()
     contrast = keys(_pairs(0, 12))
     torch.testing.assert_close(contrast.keys[:2], bank[[10, 2]])
     assert len(contrast.keys) == 22
@@ -96,9 +96,9 @@ def test_keys_of_a_bank_are_past_embeddings_of_the_partners() -> None:
     assert positive.sum(1).tolist() == [1, 1]
     assert negative.sum(1).tolist() == [19, 19]  # the other positive, and all but the two vectors of the own event
     keys.after_step(1)
-    torch.testing.assert_close(keys.bank.embeddings[[0, 12]], normalize(contrast.query.detach()))
+    torch.testing.assert_close(keys.bank.rows[[0, 12]], normalize(contrast.query.detach()))
     rest = [number for number in range(20) if number not in (0, 12)]
-    assert torch.equal(keys.bank.embeddings[rest], bank[rest])
+    assert torch.equal(keys.bank.rows[rest], bank[rest])
 
 
 def test_pre_trained_keys_stay_while_the_head_learns_from_them() -> None:

@@ -1,59 +1,72 @@
-"""A memory bank: one past embedding of every item of the data, moved towards the present one when it is seen."""
+"""A memory of every item's embedding: negatives come from the whole data set without being encoded again."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
-from nearfar.contrast import normalize
+from nearfar.contrast import Explicit, normalize
 from nearfar.errors import UsageError
 
 
 class MemoryBank(nn.Module):
-    """A unit vector for every item: ``v_i <- normalise(momentum v_i + (1 - momentum) z_i)`` when item i is seen.
+    """One unit embedding an item, a moving average of what the encoder gave (Wu et al., 2018, arXiv:1805.01978).
 
-    What instance discrimination (Wu et al., 2018) and PIRL (Misra & van der Maaten, 2020) contrast with: keys cost no
-    encoder, but are as old as the item's last visit. Unlike a :class:`~nearfar.negatives.Queue` it has a key of every
-    item, the positive's own included, and its size is that of the data. Starts as random unit vectors. State is in
-    buffers; nothing carries a gradient.
+    :meth:`scores` sets embeddings against their own item's row and rows drawn from all items; :meth:`update` moves the
+    rows after the step: ``row <- normalize(momentum row + (1 - momentum) z)``. The bank gets no gradient and is a part
+    of checkpoints. Two encoders, or two clips of one video, take two banks, each contrasted with the other's.
 
     Arguments:
-        items: how many. dimension: of an embedding.
-        momentum: in [0, 1), default 0.5 (both papers); 0 keeps the last embedding alone.
+        items: ids run from 0 to ``items - 1``.
+        dimension: of the embeddings.
+        momentum: in [0, 1), default 0.5 (the paper's).
+        seed: of the rows at the start, uniform in +-1/sqrt(dimension / 3), of length about 1.
 
-    Raises UsageError for sizes below 1 or a momentum outside [0, 1), ValueError for embeddings that do not fit.
+    Raises :class:`~nearfar.errors.UsageError` for sizes below 1 or a momentum outside [0, 1).
     """
 
-    embeddings: Tensor
+    rows: Tensor
 
-    def __init__(self, items: int, dimension: int, *, momentum: float = 0.5) -> None:
+    def __init__(self, items: int, dimension: int, *, momentum: float = 0.5, seed: int = 0) -> None:
         super().__init__()
-        if items < 1 or dimension < 1:
-            raise UsageError(f"a memory bank needs items and a dimension of at least 1, got {items} and {dimension}")
-        if not 0 <= momentum < 1:
-            raise UsageError(f"the momentum of a memory bank lies in [0, 1), got {momentum}")
+        if min(items, dimension) < 1 or not 0 <= momentum < 1:
+            raise UsageError(
+                f"a bank needs items and a dimension of at least 1 and a momentum in [0, 1), got {items}, {dimension}, "
+                f"{momentum}"
+            )
         self.momentum = momentum
-        self.register_buffer("embeddings", normalize(torch.randn(items, dimension)))
+        drawn = torch.rand(items, dimension, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("rows", (2 * drawn - 1) / math.sqrt(dimension / 3))
 
-    def __len__(self) -> int:
-        return len(self.embeddings)
+    def scores(
+        self, z: Tensor, ids: Tensor, negatives: int = 1024, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Explicit]:
+        """Cosines ``[n, 1 + negatives]`` of ``z [n, d]`` with the rows of ``ids [n]`` (first) and of items drawn, and
+        the relation that says so.
 
-    def read(self, index: Tensor) -> Tensor:
-        """The stored vectors of the items ``index [n]`` (a copy): ``[n, d]``."""
-        return self.embeddings[index]
-
-    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """The numbers of ``count`` different items, uniform; all items where there are fewer."""
-        return torch.randperm(len(self), generator=generator)[:count].to(self.embeddings.device)
+        Drawn uniformly with repetition for each row, the own item among them, as in the official code. Use:
+        ``scores, relation = bank.scores(z, ids)``, then ``InfoNCE(temperature=0.07)(scores=scores,
+        relation=relation)``.
+        """
+        self._check(z, ids)
+        drawn = torch.randint(len(self.rows), (len(ids), negatives), generator=generator).to(ids.device)
+        # a copy: the rows change before the gradient is taken
+        keys = self.rows[torch.cat([ids[:, None], drawn], 1)].to(z)
+        near = torch.zeros(len(ids), 1 + negatives, dtype=torch.bool, device=z.device)
+        near[:, 0] = True
+        return torch.einsum("nd,nkd->nk", normalize(z), keys), Explicit(near)
 
     @torch.no_grad()
-    def update(self, index: Tensor, embeddings: Tensor) -> None:
-        """Move the vectors of the items ``index [n]`` towards ``embeddings [n, d]``, whose lengths do not matter."""
-        if embeddings.shape != (len(index), self.embeddings.shape[1]):
-            raise ValueError(
-                f"the bank moves {len(index)} embeddings of dimension {self.embeddings.shape[1]}, got "
-                f"{tuple(embeddings.shape)}"
-            )
-        present = normalize(embeddings.to(self.embeddings))
-        moved = self.momentum * self.embeddings[index] + (1 - self.momentum) * present
-        self.embeddings[index] = normalize(moved)
+    def update(self, ids: Tensor, z: Tensor) -> None:
+        """Move the rows of ``ids [n]``, none twice, towards ``z [n, d]``."""
+        self._check(z, ids)
+        moved = self.momentum * self.rows[ids] + (1 - self.momentum) * normalize(z).to(self.rows)
+        self.rows[ids] = normalize(moved)
+
+    def _check(self, z: Tensor, ids: Tensor) -> None:
+        if z.shape != (len(ids), self.rows.shape[1]):
+            raise ValueError(f"embeddings must be [{len(ids)}, {self.rows.shape[1]}], got {tuple(z.shape)}")
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < len(self.rows):
+            raise ValueError(f"ids must lie between 0 and {len(self.rows) - 1}")

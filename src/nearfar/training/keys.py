@@ -150,8 +150,8 @@ class Banked(Keys):
 
     def forward(self, pairs: Pairs) -> Contrast:
         query = self.embed(pairs.query)
-        drawn = self.bank.sample(self.negatives)
-        keys = torch.cat([self.bank.read(pairs.partner), self.bank.read(drawn)])
+        drawn = torch.randperm(len(self.bank.rows))[: self.negatives].to(pairs.ids.device)
+        keys = self.bank.rows[torch.cat([pairs.partner, drawn])]
         relation = Paired(
             pairs.ids,
             torch.cat([pairs.ids, torch.full_like(drawn, -1)]),
