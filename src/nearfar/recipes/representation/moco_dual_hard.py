@@ -47,7 +47,7 @@ def trained(world: ContentStyle, seed: int, steps: int, objective: RowObjective)
         batches = random_batches(len(world.labels), 32, steps, generator)
         train_steps(loss, [contrast], batches, after_step=contrast.after_step)
     with torch.no_grad():
-        seen, labels, fresh, truth = content_style.held_out(world, seed=seed, items=4000)
+        seen, labels, fresh, truth = content_style.held_out(world, seed=seed, items=2000)
         return knn_accuracy(encoder(seen), labels, encoder(fresh), truth)
 
 
@@ -70,7 +70,7 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours on frozen features",
     },
     defaults={"mode": "symmetric", "temperature": 0.07, "momentum": 0.999, "queue": 65536, "hardest": 8192},
-    world=content_style.TEXT.replace("5,000 fresh", "4,000 fresh")
+    world=content_style.TEXT.replace("5,000 fresh", "2,000 fresh")
     + " Fifty classes of spread 0.15, style 1; 500 steps of 32 items, a queue of 1,024 keys of which the hardest 128 "
     "count, momentum 0.99, temperature 0.2.",
     statements=[
