@@ -117,8 +117,9 @@ RECIPE = Recipe(
     experiment=experiment,
     sabotage="the log prior, which belongs to training, is added to the scores at test time as well",
     not_asserted="That GML is better than the log prior alone (logit-adjusted cross-entropy): in trials of two "
-    "and three seeds they were equal within 2 points; full scale has that arm. Nor would a sum instead of the mean over a "
-    "class's keys, a plausible mistake, be seen here; tests tell them apart. Teacher and distillation are left out.",
+    "and three seeds they were equal within 2 points; full scale has that arm. Nor would a sum in place of the mean "
+    "over a class's keys, a plausible mistake, be seen here; tests tell them apart. Teacher and distillation are left "
+    "out.",
     verified="formula read in the official code, whose recorded numbers the tests match; the figures on ImageNet-LT "
     "and other long-tailed sets were not seen",
     build=GML,

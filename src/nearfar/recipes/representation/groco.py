@@ -63,13 +63,13 @@ RECIPE = Recipe(
     defaults={"hardest": 10, "steepness": 1.0, "batch size": 1024, "learning rate": 0.75, "weight decay": 1e-6},
     world=content_style.TEXT + " Ten classes, 400 steps of 64 items; NT-Xent at temperature 0.2.",
     statements=[
-        Statement(ACCURACY, "GroCo", "NT-Xent", margin=-0.03, because="on data this simple the two are alike"),
+        Statement(ACCURACY, "GroCo", "NT-Xent", margin=-0.03, because="a trial with two seeds found the two alike"),
         Statement(ACCURACY, "GroCo", "raw views"),
     ],
     experiment=experiment,
     sabotage="the other view that is to be sorted upwards is that of any item of the batch",
     not_asserted="That it beats NT-Xent, as it does on ImageNet (a ResNet-50 of 800 epochs: 66 % by neighbours with "
-    "crops of several sizes): here the two are equal within noise.",
+    "crops of several sizes): here NT-Xent is better by 1 to 2 points on each of five seeds.",
     verified="formula read in the official code; the recorded numbers of its class are matched by the tests",
     build=GroCo,
 )

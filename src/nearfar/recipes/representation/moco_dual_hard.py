@@ -69,7 +69,7 @@ RECIPE = Recipe(
         "procedure": "MomentumContrast: loss, step, move the copy, push the keys",
         "evaluation": "nearest neighbours on frozen features",
     },
-    defaults={"mode": "symmetric", "temperature": 0.07, "momentum": 0.999, "queue": 65536, "hardest": 8192},
+    defaults={"mode": "symmetric", "temperature": 0.07, "momentum": 0.999, "queue": 65536},
     world=content_style.TEXT.replace("5,000 fresh", "2,000 fresh")
     + " Fifty classes of spread 0.15, style 1; 500 steps of 32 items, a queue of 1,024 keys of which the hardest 128 "
     "count, momentum 0.99, temperature 0.2.",
