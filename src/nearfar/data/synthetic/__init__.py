@@ -7,6 +7,7 @@ from nearfar.data.synthetic.background_target import BackgroundTarget
 from nearfar.data.synthetic.content_curve import ContentCurve
 from nearfar.data.synthetic.content_style import ContentStyle, random_rotation
 from nearfar.data.synthetic.gaussian_views import GaussianViews
+from nearfar.data.synthetic.long_tail import long_tail
 from nearfar.data.synthetic.sensors import Sensors
 from nearfar.data.synthetic.styled import StyledItems
 
@@ -18,5 +19,6 @@ __all__ = [
     "GaussianViews",
     "Sensors",
     "StyledItems",
+    "long_tail",
     "random_rotation",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.contrast import IndividualTemperature, Views
-from nearfar.data.synthetic import ContentStyle
+from nearfar.data.synthetic import ContentStyle, long_tail
 from nearfar.objectives import ISogCLR
 from nearfar.recipes import content_style
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
@@ -21,7 +21,7 @@ CLASSES, ITEMS = 20, 1000
 
 def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     """The temperatures of the items of a long tail of classes after training with iSogCLR."""
-    world = ContentStyle(tail(CLASSES, ITEMS, 0.8), spread=0.15, view_noise=0.15, style=1.0, seed=seed)
+    world = ContentStyle(long_tail(CLASSES, ITEMS, power=0.8), spread=0.15, view_noise=0.15, style=1.0, seed=seed)
     steps = at(scale, smoke=3, quick=1000, full=3000)
 
     temperature = IndividualTemperature(0.2, rho=0.4, rate=0.05, momentum=0.5, items=ITEMS)
@@ -36,13 +36,6 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
 
     content_style.train_encoder(world, loss, seed=seed, steps=steps)
     return {"iSogCLR": _order(world.labels, temperature.of(torch.arange(ITEMS)))}
-
-
-def tail(classes: int, items: int, power: float) -> list[int]:
-    """Sizes of ``classes`` classes proportional to ``rank^-power``, together ``items``."""
-    shares = torch.arange(1, classes + 1, dtype=torch.float64) ** -power
-    edges = (items * shares.cumsum(0) / shares.sum()).round().long()
-    return edges.diff(prepend=edges.new_zeros(1)).tolist()
 
 
 def _order(labels: Tensor, temperatures: Tensor) -> dict[str, float]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from nearfar.contrast import Kernel, Labels, normalize
 from nearfar.data.synthetic import ContentCurve
 from nearfar.encoders.perceptron import Perceptron
+from nearfar.evaluation.order import distance_order
 from nearfar.evaluation.probes import ridge_error
 from nearfar.objectives import RowObjective, SupCon, SupReMix
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
@@ -59,16 +60,7 @@ def _measured(objective: RowObjective, seed: int, *, steps: int, items: int, shu
     with torch.no_grad():
         seen, found = encoder(world.view(world.content, generator=drawn)), encoder(fresh)
     error = ridge_error(normalize(seen), world.labels, normalize(found), truth)
-    return {ORDER: _order(truth, found), ERROR: error}
-
-
-def _order(labels: Tensor, embeddings: Tensor) -> float:
-    from scipy.stats import spearmanr
-
-    unit = normalize(embeddings)
-    one, other = torch.triu_indices(len(labels), len(labels), 1)
-    apart = 1 - (unit[one] * unit[other]).sum(1)
-    return float(spearmanr((labels[one] - labels[other]).abs(), apart).statistic)
+    return {ORDER: distance_order(found, truth), ERROR: error}
 
 
 RECIPE = Recipe(

@@ -1,0 +1,53 @@
+"""The order of distances between embeddings and between numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nearfar.errors import DataError
+from nearfar.evaluation.order import distance_order
+
+
+def _arc(angles: torch.Tensor) -> torch.Tensor:
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def test_an_arc_is_in_order_and_a_shuffled_one_is_not() -> None:
+    labels = torch.arange(60.0)
+    arc = 3 * _arc(labels / 60 * 3)
+    assert distance_order(arc, labels) == pytest.approx(1.0)
+    shuffled = labels[torch.randperm(60, generator=torch.Generator().manual_seed(0))]
+    assert abs(distance_order(arc, shuffled)) < 0.2
+
+
+def test_it_is_the_correlation_of_ranks_over_pairs() -> None:
+    """Of three items on an arc: distances of labels 1, 2, 3 and of embeddings in another order."""
+    labels = torch.tensor([0.0, 1.0, 3.0])
+    embeddings = _arc(torch.tensor([0.0, 1.0, 0.5]))  # pairs 01, 02, 12 are 1, 0.5 and 0.5 apart
+    # ranks 1, 3, 2 against 3, 1.5, 1.5
+    assert distance_order(embeddings, labels) == pytest.approx(np.corrcoef([1, 3, 2], [3, 1.5, 1.5])[0, 1], abs=1e-6)
+
+
+def test_lengths_do_not_matter() -> None:
+    generator = torch.Generator().manual_seed(1)
+    embeddings, labels = torch.randn(20, 4, generator=generator), torch.rand(20, generator=generator)
+    longer = embeddings * torch.linspace(0.1, 9, 20)[:, None]
+    assert distance_order(longer, labels) == pytest.approx(distance_order(embeddings, labels))
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "labels", "what"),
+    [
+        (torch.eye(3), torch.zeros(2), "labels"),
+        (torch.zeros(3), torch.zeros(3), "embeddings"),
+        (torch.eye(2), torch.arange(2), "3 items"),
+        (torch.eye(4)[:, :2] + 1, torch.zeros(4), "no order"),
+        (torch.ones(4, 2), torch.arange(4), "no order"),
+        (torch.full((4, 2), float("nan")), torch.arange(4), "finite"),
+    ],
+)
+def test_what_has_no_order(embeddings: torch.Tensor, labels: torch.Tensor, what: str) -> None:
+    with pytest.raises(DataError, match=what):
+        distance_order(embeddings, labels)
