@@ -70,7 +70,9 @@ class Outcome:
             said = f"{self.recipe.id} is not judged: {self.seeds} of the {MINIMUM_SEEDS} seeds that a verdict needs"
         else:
             said = f"The claim of {self.recipe.id} {_IS[self.verdict][0]} over {self.seeds} seeds"
-            if len(verdicts) > 1:
+            if len(verdicts) > 1 and len(set(verdicts)) == 1:
+                said += f", in all {len(verdicts)} statements"
+            elif len(verdicts) > 1:
                 counts = {name: verdicts.count(name) for name in _IS if name in verdicts}
                 said += f" (of {len(verdicts)} statements " + ", ".join(
                     f"{count} {_IS[name][count > 1]}" for name, count in counts.items()
