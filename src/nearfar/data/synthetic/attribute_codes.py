@@ -70,7 +70,8 @@ class AttributeCodes(StyledItems):
         """Content ``[n, attributes * attribute_dimensions]`` of fresh items of the classes ``labels [n]``."""
         centre = self.means[labels]
         drawn = self.generator if generator is None else generator
-        return centre + self.spread * torch.randn(centre.shape, generator=drawn)
+        content: Tensor = centre + self.spread * torch.randn(centre.shape, generator=drawn)
+        return content
 
     def fresh(self, items: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """One view ``[items, dimension]`` of new items, classes uniform, and their classes ``[items]``."""
@@ -86,4 +87,5 @@ def _simplex(corners: int, dimensions: int, generator: torch.Generator) -> Tenso
     axes = torch.linalg.svd(centred).Vh[: corners - 1]
     flat = centred @ axes.T
     unit = flat / flat.norm(dim=1, keepdim=True)
-    return unit @ random_rotation(dimensions, generator)[: corners - 1]
+    turned: Tensor = unit @ random_rotation(dimensions, generator)[: corners - 1]
+    return turned

@@ -72,15 +72,18 @@ class BackgroundTarget:
     def view(self, signal: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """One view ``[n, dimensions]`` of items by their signal: fresh noise."""
         drawn = self.generator if generator is None else generator
-        return signal + self.noise * torch.randn(signal.shape, generator=drawn)
+        seen: Tensor = signal + self.noise * torch.randn(signal.shape, generator=drawn)
+        return seen
 
     def views(self, index: Tensor, count: int = 2, *, generator: torch.Generator | None = None) -> list[Tensor]:
         """``count`` independent views of the items ``index``."""
         return [self.view(self.signal[index], generator=generator) for _ in range(count)]
 
     def _around(self, means: Tensor, generator: torch.Generator) -> Tensor:
-        return means + self.spread * torch.randn(means.shape, generator=generator)
+        drawn: Tensor = means + self.spread * torch.randn(means.shape, generator=generator)
+        return drawn
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=1, keepdim=True)
+    unit: Tensor = rows / rows.norm(dim=1, keepdim=True)
+    return unit

@@ -80,8 +80,10 @@ def _measures(
         )
 
     drawn = torch.Generator().manual_seed(0)
-    batches = torch.randperm(len(labels), generator=drawn).split(BATCH)
-    losses = [cost(rows, rows, partner_classes(labels[rows], generator=drawn)) for rows in batches]
+    losses = [
+        cost(rows, rows, partner_classes(labels[rows], generator=drawn))
+        for rows in random_batches(len(labels), BATCH, 20, drawn)
+    ]
     classes = torch.cartesian_prod(*[torch.arange(len(world.codes))] * 2)
     everything = torch.arange(len(labels))
     pairs = torch.tensor(
