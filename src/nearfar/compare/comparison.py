@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,7 +223,7 @@ def _run_all(
     best: dict[str, dict[str, float]] = {}
     searched: list[Done] = []
     final: list[Done] = []
-    with Progress(console, total, bench.judge.measure) as progress:
+    with Progress(console, total, bench.judge.measure) as progress, _settled_objects():
         for search in searches:
             best[search.entry.name] = search.run(bench, store, steps[search.entry.name], progress)
             searched += search.done
@@ -236,6 +237,18 @@ def _run_all(
                 progress.ran(done, f"seed {seed}", was_there)
                 final.append(done)
     return untrained, {name: int(value) for name, value in steps.items()}, searched, final
+
+
+@contextmanager
+def _settled_objects() -> Iterator[None]:
+    """Everything that is there already is left alone by the garbage collector: after each run the trainer calls it, and
+    it would look at all of that again, which takes longer than a short run."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def is_comparison(path: Path) -> bool:
@@ -294,7 +307,6 @@ def _write(
             pages.write(place)
         except MissingExtraError as error:
             say(f"no report: {error.message}; {error.hint}")
-        shutil.rmtree(place / "training", ignore_errors=True)
 
 
 def _say(console: Console | None) -> Callable[[str], None]:

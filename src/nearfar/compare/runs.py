@@ -130,13 +130,16 @@ class Bench:
     def _seconds(self, folder: Path) -> dict[str, float]:
         """Seconds of a step of each entry: the quicker of two rounds, in each of which all take turns."""
         found = dict.fromkeys(self._names(), math.inf)
+        few, many = _TIMED_STEPS
         for _ in range(_TIMED_ROUNDS):
             for entry in self.entries:
-                few, many = (
-                    self._fit(entry, SEARCH_SEED, {}, steps, folder, judged=False)[0].seconds for steps in _TIMED_STEPS
-                )
-                took = (many - few) / (_TIMED_STEPS[1] - _TIMED_STEPS[0])
-                found[entry.name] = min(found[entry.name], max(took, 1e-5))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    took = [
+                        self._fit(entry, SEARCH_SEED, {}, steps, folder, judged=False)[0].seconds
+                        for steps in (few, many)
+                    ]
+                found[entry.name] = min(found[entry.name], max((took[1] - took[0]) / (many - few), 1e-5))
         return found
 
     def search(self, entry: Entry, options: Mapping[str, float], steps: int, folder: Path) -> Done:
