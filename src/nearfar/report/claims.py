@@ -73,7 +73,7 @@ def _errors(count: int) -> str:
 def _overview(claims: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for claim in claims:
-        link = Markup('<a href="#{}">{}</a>').format(claim["id"], claim["id"])
+        link = Markup('<a class="tag" href="#{}">{}</a>').format(claim["id"], claim["id"])
         rows.append(
             [
                 link + (" (weak)" if claim["weak"] else ""),
