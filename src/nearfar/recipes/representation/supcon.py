@@ -15,9 +15,11 @@ ACCURACY = "kNN accuracy"
 
 
 def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
-    """SupCon beside NT-Xent from the same start on the same batches."""
+    """SupCon beside NT-Xent from the same starts on the same batches, the mean of some trainings."""
     world = ContentStyle(3, spread=0.5, seed=seed)
     steps = at(scale, smoke=3, quick=600, full=2000)
+    # chance of initialisation and batches alone sets two trainings apart by 0.01, as much as is to be found
+    trainings = [seed + 1000 * repeat for repeat in range(at(scale, smoke=1, quick=2, full=4))]
     supcon, nt_xent = SupCon(temperature=0.2), InfoNCE(temperature=0.2)
 
     def by_class(views: list[Tensor], index: Tensor) -> Tensor:
@@ -30,15 +32,12 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         loss: Tensor = nt_xent(torch.cat(views), relation=Views(2))
         return loss
 
+    def accuracy(loss: content_style.ViewLoss) -> float:
+        encoders = [content_style.train_encoder(world, loss, seed=each, steps=steps) for each in trainings]
+        return sum(content_style.class_accuracy(encoder, world, seed=seed) for encoder in encoders) / len(encoders)
+
     arms = {"SupCon": by_class} if sabotage else {"NT-Xent": by_item, "SupCon": by_class}
-    return {
-        name: {
-            ACCURACY: content_style.class_accuracy(
-                content_style.train_encoder(world, loss, seed=seed, steps=steps), world, seed=seed
-            )
-        }
-        for name, loss in arms.items()
-    }
+    return {name: {ACCURACY: accuracy(loss)} for name, loss in arms.items()}
 
 
 RECIPE = Recipe(
@@ -54,7 +53,8 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours or a linear classifier on frozen features",
     },
     defaults={"temperature": 0.1},
-    world=content_style.TEXT + " Three classes of spread 0.5, temperature 0.2.",
+    world=content_style.TEXT + " Three classes of spread 0.5, temperature 0.2; the "
+    "mean of two trainings. Knowing means and rotation, 70 to 86 % of the items could be told apart.",
     statements=[Statement(ACCURACY, "SupCon", "NT-Xent")],
     experiment=experiment,
     sabotage="labels shuffled within the batch, so that the positives are items of any class",
