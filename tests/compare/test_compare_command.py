@@ -107,4 +107,4 @@ def test_the_verdict_in_words() -> None:
     four = said([0.0, 0.0, 0.0, 0.0])
     assert four.startswith("None of the other three (b, c and d) can be told apart")
     assert four.endswith("No two of them can be told apart.")
-    assert "c has the highest mean; b cannot be told apart from it." in said([0.0, 0.1, 0.1001])
+    assert "c has the highest mean; b cannot be told apart from it." in said([0.0, 0.1, 0.0991])
