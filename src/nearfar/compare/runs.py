@@ -31,6 +31,7 @@ from nearfar.negatives import Batches
 from nearfar.objectives import Objective, ProxyObjective
 from nearfar.training import TrainingSettings
 from nearfar.training import prepare as preparing
+from nearfar.training.settings import NOT_OF_THE_RUN
 from nearfar.training.shapes import check_fit
 
 _TIMED_STEPS = (4, 16)
@@ -278,4 +279,4 @@ def _copied(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def settings_digest(settings: TrainingSettings) -> dict[str, Any]:
     """What of the training settings decides a run's weights."""
-    return {name: value for name, value in settings.to_dict().items() if name not in preparing.NOT_OF_THE_RUN}
+    return {name: value for name, value in settings.to_dict().items() if name not in NOT_OF_THE_RUN}

@@ -115,7 +115,8 @@ def _spread(values: Values) -> _Spread:
         over_items = max(0.0, over_items - cells)
     # what rounding leaves of no variance at all
     tiny = (1e-14 * float(np.abs(values).max(initial=0.0))) ** 2
-    return _Spread(mean, *(0.0 if part <= tiny else part for part in (over_seeds, over_items)), seeds, items)
+    over_seeds, over_items = (0.0 if part <= tiny else part for part in (over_seeds, over_items))
+    return _Spread(mean, over_seeds, over_items, seeds, items)
 
 
 def mean_over_seeds_and_items(values: npt.ArrayLike, *, name: str = "mean") -> Measure:
