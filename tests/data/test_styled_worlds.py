@@ -76,10 +76,12 @@ def test_only_targets_show_the_salient_factor() -> None:
     assert (world.salient[~world.target] == -1).all()
     assert set(world.salient[world.target].tolist()) == {0, 1}
     assert set(world.common[world.target].tolist()) == set(world.common[~world.target].tolist()) == set(range(5))
-    torch.testing.assert_close(world.signal @ world.common_axes.T, world.common_means[world.common])
-    own = world.signal @ world.salient_axes.T
-    torch.testing.assert_close(own[world.target], world.salient_means[world.salient[world.target]])
-    torch.testing.assert_close(own[~world.target], torch.zeros_like(own[~world.target]), atol=1e-5, rtol=0)
+    one_hot = torch.nn.functional.one_hot
+    found = world.signal @ torch.cat([world.common_axes, world.salient_axes]).T
+    torch.testing.assert_close(found[:, :5], one_hot(world.common, 5).float(), atol=1e-5, rtol=0)
+    expected = one_hot(world.salient.clamp_min(0), 2) * world.target[:, None]
+    torch.testing.assert_close(found[:, 5:], expected.float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(world.signal.square().sum(1), 1 + world.target.float())
 
 
 def test_both_factors_are_drawn_apart() -> None:
@@ -97,8 +99,8 @@ def test_views_of_both_sets_redraw_the_noise() -> None:
     assert not torch.equal(one, other)
     noise = torch.cat(world.views(torch.arange(300))) - world.signal.repeat(2, 1)
     assert float(noise.std()) == pytest.approx(0.2, rel=0.05)
-    means = world.common_means[world.common]
-    assert float((world.signal @ world.common_axes.T - means).std()) == pytest.approx(0.5, rel=0.1)
+    around = world.signal @ world.common_axes.T - torch.nn.functional.one_hot(world.common, 4)
+    assert float(around.std()) == pytest.approx(0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", [AttributeCodes, ContentCurve, BackgroundTarget])
@@ -120,7 +122,7 @@ def test_the_seed_decides_everything(kind: Any) -> None:
         (lambda: ContentCurve(highest=0), "above 0"),
         (lambda: ContentCurve(smoothness=0), "above 0"),
         (lambda: BackgroundTarget(common=0), "at least one"),
-        (lambda: BackgroundTarget(dimensions=7), "right angles"),
+        (lambda: BackgroundTarget(dimensions=6), "right angles"),
     ],
 )
 def test_worlds_that_cannot_be(make: Any, what: str) -> None:

@@ -86,10 +86,9 @@ RECIPE = Recipe(
     },
     defaults={"tau": 0.5, "salient_weight": 1.0, "infoless_weight": 1.0, "joint_weight": 10.0},
     world="x = A c + target * B s + noise 0.1 in R^16: one of four common classes in all items, one of three salient "
-    "classes in the targets only (random unit vectors in R^4 each, at right angles to each other); 2,000 items, half "
-    "of them targets; a view redraws the noise. Perceptron 16-64-64 with two heads of 8 dimensions, batches of 128, "
-    "600 steps. Logistic regression on codes of the training items, judged on 2,000 fresh ones (chance: 1/4, "
-    "1/3).",
+    "classes in the targets only, every class a unit vector at right angles to all others; 2,000 items, half of them "
+    "targets; a view redraws the noise. Perceptron 16-64-64 with two heads of 8 dimensions, batches of 128, 600 steps. "
+    "Logistic regression on codes of the training items, judged on 2,000 fresh ones (chance: 1/4, 1/3).",
     statements=[
         Statement(SALIENT_OF_COMMON, METHOD, WITHOUT, "lower", 0.3, "half of the fall from 1.0 to 0.4 in a trial"),
         Statement(SALIENT_OF_COMMON, METHOD, 0.5, "lower", because="0.39 and 0.42 in a trial of two seeds"),
