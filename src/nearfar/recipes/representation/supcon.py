@@ -18,7 +18,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     """SupCon beside NT-Xent from the same starts on the same batches, the mean of some trainings."""
     world = ContentStyle(3, spread=0.5, seed=seed)
     steps = at(scale, smoke=3, quick=600, full=2000)
-    # chance of initialisation and batches alone sets two trainings apart by 0.01, as much as is to be found
+    # by initialisation and batches alone two trainings lie up to 0.01 apart, as much as is to be found
     trainings = [seed + 1000 * repeat for repeat in range(at(scale, smoke=1, quick=2, full=4))]
     supcon, nt_xent = SupCon(temperature=0.2), InfoNCE(temperature=0.2)
 
@@ -58,7 +58,9 @@ RECIPE = Recipe(
     statements=[Statement(ACCURACY, "SupCon", "NT-Xent")],
     experiment=experiment,
     sabotage="labels shuffled within the batch, so that the positives are items of any class",
-    not_asserted="The gain over cross-entropy (ImageNet, ResNet-50: 78.2 to 78.7) is too small for a small experiment.",
+    not_asserted="With one training a seed the interval over seeds 0 to 4 still touches 0 (0.009, from -0.001 to "
+    "0.019), hence the mean of two. The gain over cross-entropy (ImageNet, ResNet-50: 78.2 to 78.7) "
+    "is too small for a small experiment.",
     verified="formula read in the official code; recorded numbers of the official class are matched by the tests",
     build=SupCon,
 )
