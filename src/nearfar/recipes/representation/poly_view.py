@@ -104,9 +104,10 @@ RECIPE = Recipe(
     "held-out items had found 0.644, 0.663 and 0.665: two views have then nearly learned what 1,000 items can teach "
     "(three times the steps add 0.007 on three seeds). The gain is there early: after 100 steps, shown beside the "
     "statements but not among them, six views are ahead of two on each of five seeds (by 0.022, from 0.004 to 0.040). "
-    "The form with sufficient statistics has no optimal critic of pairs, so its bound is not measured. The geometric form with a critic of pairs cannot exceed the information of two views: "
-    "it grows in small batches, where two views leave the bound loose (four items here), and hardly from sixteen items "
-    "on. ImageNet (128 epochs of batches of 256 against SimCLR's 1,024 of 4,096) is out of reach.",
+    "The form with sufficient statistics has no optimal critic of pairs, so its bound is not measured. The geometric "
+    "form with a critic of pairs cannot exceed the information of two views: it grows in small batches, where two "
+    "views leave the bound loose (four items here), and hardly from sixteen items on. ImageNet (128 epochs of batches "
+    "of 256 against SimCLR's 1,024 of 4,096) is out of reach.",
     verified="formulas from the paper; the geometric form agrees with a re-implementation, whose arithmetic form is "
     "another formula; the three forms equal NT-Xent on two views",
     build=PolyView,
