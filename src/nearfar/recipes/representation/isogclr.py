@@ -22,7 +22,7 @@ CLASSES, ITEMS = 20, 1000
 def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     """The temperatures of the items of a long tail of classes after training with iSogCLR."""
     world = ContentStyle(long_tail(CLASSES, ITEMS, power=0.8), spread=0.15, view_noise=0.15, style=1.0, seed=seed)
-    steps = at(scale, smoke=3, quick=1000, full=3000)
+    steps = at(scale, smoke=3, quick=1500, full=3000)
 
     temperature = IndividualTemperature(0.2, rho=0.4, rate=0.05, momentum=0.5, items=ITEMS)
     if sabotage:
@@ -76,7 +76,7 @@ RECIPE = Recipe(
     },
     world=content_style.TEXT.replace(" among 2,000", " among the training items") + " Here 1,000 training items of 20 "
     "classes whose sizes fall as rank^-0.8; spread and view noise 0.15, style 1; temperatures begin at 0.2 and move at "
-    "the rate 0.05, 1,000 steps.",
+    "the rate 0.05, 1,500 steps.",
     statements=[
         Statement(BY_CLASS, "iSogCLR", 0.5, because="0.74 and 0.79 in a trial of two seeds"),
         Statement(BY_ITEM, "iSogCLR", 0.5, because="0.82 and 0.89 in a trial of two seeds"),

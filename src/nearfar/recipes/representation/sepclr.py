@@ -25,7 +25,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     """SepCLR with and without the term that makes the joint entropy of both heads large, on the same batches."""
     world = BackgroundTarget(seed=seed)
     steps = at(scale, smoke=2, quick=600, full=1500)
-    items = at(scale, smoke=300, quick=2000, full=5000)
+    items = at(scale, smoke=300, quick=5000, full=5000)
 
     def measured(objective: SepCLR) -> dict[str, float]:
         with seeded(1_000_003 + seed) as generator:
@@ -88,7 +88,7 @@ RECIPE = Recipe(
     world="x = A c + target * B s + noise 0.1 in R^16: one of four common classes in all items, one of three salient "
     "classes in the targets only, every class a unit vector at right angles to all others; 2,000 items, half of them "
     "targets; a view redraws the noise. Perceptron 16-64-64 with two heads of 8 dimensions, batches of 128, 600 steps. "
-    "Logistic regression on codes of the training items, judged on 2,000 fresh ones (chance: 1/4, 1/3).",
+    "Logistic regression on codes of the training items, judged on 5,000 fresh ones (chance: 1/4, 1/3).",
     statements=[
         Statement(SALIENT_OF_COMMON, METHOD, WITHOUT, "lower", 0.3, "half of the fall from 1.0 to 0.4 in a trial"),
         Statement(SALIENT_OF_COMMON, METHOD, 0.5, "lower", because="0.39 and 0.42 in a trial of two seeds"),
