@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS = (
+    "claims",
     "compare",
     "contrast",
     "data",
@@ -32,6 +33,7 @@ _ROOMS = (
 )
 
 if TYPE_CHECKING:
+    from nearfar import claims as claims
     from nearfar import compare as compare
     from nearfar import contrast as contrast
     from nearfar import data as data

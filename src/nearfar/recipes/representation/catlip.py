@@ -42,7 +42,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         world.captions, listed(world.nouns), at_least=at(scale, smoke=1, quick=50, full=50)
     )
     targets = vocabulary.multi_hot(world.captions)
-    with seeded(seed):
+    with seeded(3_000_017 + seed):
         encoder, by_class = Perceptron(IMAGE), CatLIP(len(vocabulary), IMAGE[-1])
 
     def of_classes(index: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         return {ROWS: transferred}
 
     words, spelled = bags_of_words(world.captions)
-    with seeded(seed):
+    with seeded(3_000_017 + seed):
         beside = Perceptron(IMAGE)
         text, by_caption = Perceptron((len(spelled), *IMAGE[1:])), InfoNCE(temperature="learned:0.07", two_sided=True)
 
@@ -108,7 +108,7 @@ class FewImages:
             return self.encoder(self.world.image_of(shown, generator=self.generator)), labels
 
     def _accuracy(self, embeddings: Tensor, labels: Tensor, pretrained: CatLIP, rows: list[int | None]) -> float:
-        with seeded(self.seed):
+        with seeded(3_000_017 + self.seed):
             classifier = CatLIP(DOWNSTREAM, IMAGE[-1])
         transfer_rows(classifier, pretrained, rows)
         steps = [torch.arange(len(labels))] * 100

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nearfar.contrast import Kernel, Views
+from nearfar.contrast import Kernel
 from nearfar.data.synthetic.nuisance import ContentNuisance
 from nearfar.evaluation.probes import knn_accuracy, ridge_r2
 from nearfar.objectives import CCLK, InfoNCE
@@ -30,11 +30,9 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         loss: Tensor = cclk(torch.cat(views), relation=Kernel(condition, "rbf", bandwidth=0.1, ids=ids))
         return loss
 
-    def by_item(views: list[Tensor], index: Tensor) -> Tensor:
-        loss: Tensor = nt_xent(torch.cat(views), relation=Views(2))
-        return loss
-
-    arms = {"CCL-K": given_nuisance} if sabotage else {"NT-Xent": by_item, "CCL-K": given_nuisance}
+    arms = (
+        {"CCL-K": given_nuisance} if sabotage else {"NT-Xent": content_style.of_items(nt_xent), "CCL-K": given_nuisance}
+    )
     return {
         name: measured(
             content_style.train_encoder(

@@ -40,7 +40,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     def codes(name: str) -> dict[str, float]:
         # sabotaged: no more rows than dimensions, which correlate perfectly whatever the encoders do
         batch_size = WIDTHS[-1] if sabotage else 300
-        with seeded(seed) as drawn:
+        with seeded(2_000_003 + seed) as drawn:
             f, g, p, q = (Perceptron(widths) for widths in (WIDTHS, WIDTHS, WIDTHS[::-1], WIDTHS[::-1]))
 
             def loss(index: Tensor) -> Tensor:

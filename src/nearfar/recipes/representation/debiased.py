@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize
 
-from nearfar.contrast import Explicit, Views
+from nearfar.contrast import Explicit
 from nearfar.data.synthetic import ContentStyle
 from nearfar.objectives import Debiased
 from nearfar.recipes import content_style
@@ -53,11 +52,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         if sabotage:  # the sign slipped: the share is added
             objective.tau_plus = estimator.tau_plus = -share
 
-        def loss(views: list[Tensor], index: Tensor) -> Tensor:
-            cost: Tensor = objective(torch.cat(views), relation=Views(2))
-            return cost
-
-        encoder = content_style.train_encoder(world, loss, seed=seed, steps=steps)
+        encoder = content_style.train_encoder(world, content_style.of_items(objective), seed=seed, steps=steps)
         few, many = (error_of_estimate(estimator, world, count, anchors, seed) for count in NEGATIVES)
         return {
             ACCURACY: content_style.class_accuracy(encoder, world, seed=seed, items=items),

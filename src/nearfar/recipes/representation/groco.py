@@ -28,11 +28,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         loss: Tensor = groco(torch.cat([first, second]), relation=Views(2, negatives="same-view"))
         return loss
 
-    def by_item(views: list[Tensor], index: Tensor) -> Tensor:
-        loss: Tensor = nt_xent(torch.cat(views), relation=Views(2))
-        return loss
-
-    arms = {"GroCo": by_order} if sabotage else {"NT-Xent": by_item, "GroCo": by_order}
+    arms = {"GroCo": by_order} if sabotage else {"NT-Xent": content_style.of_items(nt_xent), "GroCo": by_order}
     found = {
         name: content_style.class_accuracy(
             content_style.train_encoder(world, loss, seed=seed, steps=steps), world, seed=seed

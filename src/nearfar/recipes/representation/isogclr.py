@@ -84,7 +84,7 @@ RECIPE = Recipe(
     experiment=experiment,
     sabotage="the sign of the temperatures' gradient turned, so that they climb the dual objective",
     not_asserted="That the representation is better than SogCLR's and SimCLR's, most on long tails (the paper's "
-    "tables): the accuracies here are measured but nothing is said of them. Where one class holds about half of the "
+    "tables): no accuracy is measured here. Where one class holds about half of the "
     "data (sizes falling as rank^-1.5) the order turns within it: near-uniform weights within a majority lower the "
     "divergence, and with it the temperature. That the moving average estimates the mean over all data, and that the "
     "temperature step finds the minimiser of the dual, are tests.",

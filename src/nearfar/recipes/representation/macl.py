@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from nearfar.contrast import Views
-from nearfar.data.synthetic import ContentStyle
 from nearfar.objectives import MACL, InfoNCE, RowObjective
 from nearfar.recipes import content_style
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
@@ -18,25 +13,10 @@ BATCHES = (4, 64)
 
 def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     """MACL beside NT-Xent at two batch sizes, from the same start on the same batches, in small steps."""
-    world = ContentStyle(view_noise=0.1, style=0.5, seed=seed)
     steps = at(scale, smoke=2, quick=150, full=300)
 
     def accuracy(objective: RowObjective, batch_size: int) -> float:
-        def loss(views: list[Tensor], index: Tensor) -> Tensor:
-            cost: Tensor = objective(torch.cat(views), relation=Views(2))
-            return cost
-
-        encoder = content_style.train_encoder(
-            world,
-            loss,
-            seed=seed,
-            steps=steps,
-            batch_size=batch_size,
-            optimizer="sgd",
-            learning_rate=3e-4,
-            momentum=0.9,
-        )
-        return content_style.class_accuracy(encoder, world, seed=seed)
+        return content_style.accuracy_of_small_steps(objective, seed=seed, steps=steps, batch_size=batch_size)
 
     found: dict[str, dict[str, float]] = {}
     for size in BATCHES:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from nearfar.contrast import Views
 from nearfar.data.synthetic import ContentStyle
 from nearfar.diagnostics import effective_rank
 from nearfar.objectives import MVDHEL, MVInfoNCE, RowObjective
@@ -23,12 +21,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     steps = at(scale, smoke=2, quick=400, full=1500)
 
     def measured(objective: RowObjective, count: int, negatives: str = "all") -> dict[str, float]:
-        relation = Views(count, negatives=negatives)
-
-        def loss(views: list[Tensor], index: Tensor) -> Tensor:
-            cost: Tensor = objective(torch.cat(views), relation=relation)
-            return cost
-
+        loss = content_style.of_items(objective, count, negatives=negatives)
         encoder = content_style.train_encoder(world, loss, seed=seed, steps=steps, views=count)
         with torch.no_grad():
             fresh = encoder(content_style.held_out(world, seed=seed)[2])

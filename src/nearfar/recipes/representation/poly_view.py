@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from nearfar.contrast import Views
 from nearfar.data.synthetic import ContentStyle, GaussianViews
@@ -54,10 +53,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     objective = PolyView(temperature=0.2)
 
     def accuracy(count: int, steps: int) -> float:
-        def loss(views: list[Tensor], index: Tensor) -> Tensor:
-            cost: Tensor = objective(torch.cat(views), relation=Views(count))
-            return cost
-
+        loss = content_style.of_items(objective, count)
         encoder = content_style.train_encoder(
             world, loss, seed=seed, steps=steps, batch_size=ROWS // count, views=count
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.contrast import Labels, Views
+from nearfar.contrast import Labels
 from nearfar.data.synthetic import ContentStyle
 from nearfar.objectives import InfoNCE, SupCon
 from nearfar.recipes import content_style
@@ -28,15 +28,11 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         loss: Tensor = supcon(torch.cat(views), relation=Labels(labels.repeat(2)))
         return loss
 
-    def by_item(views: list[Tensor], index: Tensor) -> Tensor:
-        loss: Tensor = nt_xent(torch.cat(views), relation=Views(2))
-        return loss
-
     def accuracy(loss: content_style.ViewLoss) -> float:
         encoders = [content_style.train_encoder(world, loss, seed=each, steps=steps) for each in trainings]
         return sum(content_style.class_accuracy(encoder, world, seed=seed) for encoder in encoders) / len(encoders)
 
-    arms = {"SupCon": by_class} if sabotage else {"NT-Xent": by_item, "SupCon": by_class}
+    arms = {"SupCon": by_class} if sabotage else {"NT-Xent": content_style.of_items(nt_xent), "SupCon": by_class}
     return {name: {ACCURACY: accuracy(loss)} for name, loss in arms.items()}
 
 
@@ -57,7 +53,7 @@ RECIPE = Recipe(
     "mean of two trainings. Knowing means and rotation, 70 to 86 % of the items could be told apart.",
     statements=[Statement(ACCURACY, "SupCon", "NT-Xent")],
     experiment=experiment,
-    sabotage="labels shuffled within the batch, so that the positives are items of any class",
+    sabotage="labels of other, random items, so that the positives are items of any class",
     not_asserted="With one training a seed the interval over seeds 0 to 4 still touches 0 (0.009, from -0.001 to "
     "0.019), hence the mean of two. The gain over cross-entropy (ImageNet, ResNet-50: 78.2 to 78.7) "
     "is too small for a small experiment.",
