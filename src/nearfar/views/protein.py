@@ -7,6 +7,7 @@ alignment ``[n, L]`` has the members of a family as rows and homologous sites as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -108,7 +109,7 @@ class Homologs:
     def _near(self, row: Tensor, family: Tensor, generator: torch.Generator | None) -> Tensor:
         start, count = int(self._start[family]), int(self._count[family])
         members = self._members[start : start + count]
-        assert self.distance is not None
+        assert self.distance is not None and self.farthest is not None
         near = members[(self.distance[row, members] <= self.farthest) & (members != row)]
         return near[torch.randint(len(near), (), generator=generator)] if len(near) else row
 
@@ -145,8 +146,8 @@ class ColumnProfile:
     def information(self) -> Tensor:
         """How conserved the columns are, in bits ``[L]``: ``log2 letters`` minus the entropy; 0 where all are alike."""
         entropy = torch.special.entr(self.frequencies).sum(1)
-        most = torch.log(torch.tensor(float(self.frequencies.shape[1])))
-        return ((most - entropy) / torch.log(torch.tensor(2.0))).clamp_min(0)
+        bits: Tensor = (math.log(self.frequencies.shape[1]) - entropy) / math.log(2)
+        return bits.clamp_min(0)
 
     def sample(self, count: int, *, gaps: bool = True, generator: torch.Generator | None = None) -> Tensor:
         """``[count, L]`` sequences, each site by itself; with ``gaps`` a site is one as often as in its column."""

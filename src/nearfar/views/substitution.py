@@ -111,7 +111,8 @@ class Substitution:
         P = self.transitions(length)
         pi = self.frequencies
         conditional = (pi[:, None] * torch.special.entr(P)).sum((-2, -1))
-        return ((torch.special.entr(pi).sum() - conditional) / math.log(2)).clamp_min(0)
+        bits: Tensor = (torch.special.entr(pi).sum() - conditional) / math.log(2)
+        return bits.clamp_min(0)
 
     def equilibrium(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
         """Independent letters of the stationary distribution, int64 of this shape."""
@@ -157,7 +158,7 @@ def gamma_rates(sites: int, shape: float = 0.5, *, generator: torch.Generator | 
     seed = int(torch.randint(2**62, (1,), generator=generator))
     with torch.random.fork_rng(devices=[]):  # gamma draws take no generator
         torch.manual_seed(seed)
-        drawn: Tensor = torch.distributions.Gamma(shape, shape).sample((sites,))  # type: ignore[no-untyped-call]
+        drawn: Tensor = torch.distributions.Gamma(shape, shape).sample((sites,))
     return drawn
 
 

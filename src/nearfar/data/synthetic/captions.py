@@ -90,7 +90,8 @@ class CaptionedImages:
         """Images ``[n, dimension]`` of the concepts ``shown [n, concepts]``, with fresh noise."""
         drawn = self.generator if generator is None else generator
         clean = shown @ self.vectors
-        return clean + self.noise * torch.randn(clean.shape, generator=drawn)
+        noise = torch.randn(clean.shape, generator=drawn)
+        return clean.add(noise, alpha=self.noise)
 
     def describe(self, shown: Tensor, *, generator: torch.Generator | None = None) -> list[str]:
         """A caption of each image."""

@@ -108,14 +108,14 @@ class FewImages:
             return self.encoder(self.world.image_of(shown, generator=self.generator)), labels
 
     def _accuracy(self, embeddings: Tensor, labels: Tensor, pretrained: CatLIP, rows: list[int | None]) -> float:
-        with seeded(3_000_017 + self.seed):
+        with seeded(4_000_037 + self.seed):
             classifier = CatLIP(DOWNSTREAM, IMAGE[-1])
         transfer_rows(classifier, pretrained, rows)
         steps = [torch.arange(len(labels))] * 100
         train_steps(
             lambda index: classifier(embeddings[index], labels=labels[index]), [classifier], steps, learning_rate=1e-2
         )
-        assert classifier.proxies is not None
+        assert classifier.proxies is not None and classifier.bias is not None
         images, truth = self.test
         found = (images @ classifier.proxies.T + classifier.bias).argmax(1)
         return float((found == truth).float().mean())

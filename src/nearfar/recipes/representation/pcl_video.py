@@ -35,7 +35,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     info_nce = InfoNCE(temperature=0.07)
 
     def measure(*, pretext: float, contrast: float, plain: bool = False) -> dict[str, float]:
-        with seeded(seed) as drawn:
+        with seeded(2_000_003 + seed) as drawn:
             encoder = ClipEncoder(1, (8, 16), DIMENSION, norm="batch")
             classifier = nn.Linear(3 * DIMENSION, task.classes)
             projection = Projection((DIMENSION, DIMENSION, 32), batch_norm=True)
@@ -48,21 +48,16 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
                 cost = pretext * F.cross_entropy(classifier(features.flatten(1)), label)
                 # sabotaged: what is contrasted is not of one video
                 video = torch.randperm(videos)[: len(index)] if sabotage else index
-                for view, own, other in ((0, first, third), (2, third, first)):
-                    z = projection(features[:, view])
-                    scores, relation = other.scores(z, video, 256, generator=drawn)
+                one, other = projection(features[:, 0]), projection(features[:, 2])
+                for z, bank in ((one, third), (other, first)):
+                    scores, relation = bank.scores(z, video, 256, generator=drawn)
                     cost = cost + contrast * info_nce(scores=scores, relation=relation)
-                    own.remember(video, z)
+                first.update(video, one)
+                third.update(video, other)
                 return cost
 
-            def after_step(step: int) -> None:
-                first.update()
-                third.update()
-
             batches = random_batches(videos, 32, steps, drawn)
-            train_steps(
-                loss, [encoder, classifier, projection], batches, learning_rate=5e-3, after_step=after_step
-            )
+            train_steps(loss, [encoder, classifier, projection], batches, learning_rate=5e-3)
         return _judged(encoder, plain, seen, fresh)
 
     both = measure(pretext=1.0, contrast=0.5)
@@ -76,3 +71,60 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         JOINT: both,
         FRAMES: measure(pretext=1.0, contrast=0.5, plain=True),
     }
+
+
+Videos = tuple[Tensor, Tensor, Tensor]
+
+
+@torch.no_grad()
+def _judged(encoder: nn.Module, plain: bool, seen: Videos, fresh: Videos) -> dict[str, float]:
+    """Linear probes of direction and shape on new videos, and whether the nearest one has both."""
+    (known, direction, shape), (new, true_direction, true_shape) = seen, fresh
+    train, test = (encoder(clips if plain else residual(clips)) for clips in (known[:, :, :CLIP], new[:, :, :CLIP]))
+    found = {
+        DIRECTION: linear_accuracy(train, direction, test, true_direction),
+        SHAPE: linear_accuracy(train, shape, test, true_shape),
+    }
+    classes, truth = direction * len(SHAPES) + shape, true_direction * len(SHAPES) + true_shape
+    retrieved = knn_accuracy(train, classes, test, truth, neighbours=1)
+    return {PROBES: sum(found.values()) / 2, **found, RETRIEVAL: retrieved}
+
+
+RECIPE = Recipe(
+    id="pcl-video",
+    paper=Paper(
+        "Pretext-Contrastive Learning: Toward Good Practices in Self-supervised Video Representation Leaning",
+        "Tao et al.",
+        2020,
+        "2010.15464",
+    ),
+    claim="A pretext task and a contrast of clips trained together, on residual frames, learn videos better than "
+    "either alone.",
+    parts={
+        "relation": "the first and the third clip of a video near, clips of other videos far",
+        "views": "tuples of clips, residual frames, one draw of augmentation for all frames of a clip "
+        "(nearfar.views.video, nearfar.views.image)",
+        "encoder": "a small 3-d CNN with batch normalisation",
+        "head": "a linear classifier of the pretext task over three clips; a projection for the contrast",
+        "score": "cosine over a temperature, against a memory bank for each of the two clips (nearfar.negatives.bank)",
+        "objective": "cross-entropy of the video cloze procedure, and info-nce weighted by 0.5",
+        "evaluation": "linear probes; retrieval of the class by the nearest video",
+    },
+    defaults={"temperature": 0.07, "momentum": 0.5, "contrast_weight": 0.5, "negatives": 1024, "frames": 16, "gap": 8},
+    world="512 videos of 44 frames of 8 x 8: one of four shapes drifts in one of four directions over a still "
+    "background of its own, noise under a sky; brightness varies by video. Tuples of three clips of 8 frames, 4 "
+    "apart; brightness and contrast jittered clip by clip; 256 negatives from the banks; 3-d CNN of 8 and 16 "
+    "channels, 64 dimensions; 120 steps of 32 videos, Adam at 0.005. Judged on the first clip of 1,000 new videos by "
+    "logistic regressions of direction and shape on 1,000 others.",
+    statements=[
+        Statement(PROBES, JOINT, PRETEXT, margin=-0.01, because="not behind either part by more than a point"),
+        Statement(PROBES, JOINT, CONTRAST, margin=-0.01, because="not behind either part by more than a point"),
+        Statement(PROBES, JOINT, WORSE, because="clearly above the worse part"),
+        Statement(PROBES, JOINT, FRAMES, because="residual frames help where the background is cluttered"),
+    ],
+    experiment=experiment,
+    sabotage="the two clips of a pair, by the rows of the banks they are matched with, are of different videos",
+    not_asserted="",
+    verified="loss, memory banks, preprocessing and defaults read in the official code; claims from its description",
+    build=InfoNCE,
+)
