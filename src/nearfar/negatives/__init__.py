@@ -13,6 +13,7 @@ from nearfar.negatives.mined_pairs import MinedPairs, mine_pairs
 from nearfar.negatives.mining import Mined, MiningRules, mine
 from nearfar.negatives.mixup import HarderNegatives, Mixed, mix_hard_negatives, mix_items
 from nearfar.negatives.noise import gaussian, harder
+from nearfar.negatives.partners import partner_classes
 from nearfar.negatives.queue import CrossBatchMemory, Queue
 from nearfar.negatives.samplers import ClassSampler, PerClassBatches, class_shares, class_slots, draw_per_class
 from nearfar.negatives.weighting import by_cluster, by_complement, own_negatives
@@ -47,4 +48,5 @@ __all__ = [
     "mix_hard_negatives",
     "mix_items",
     "own_negatives",
+    "partner_classes",
 ]
