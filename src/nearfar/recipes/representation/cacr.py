@@ -66,11 +66,14 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours or a linear classifier on frozen features",
     },
     defaults={"positives": 4, "alpha": 1.0, "beta": 1.0, "t_positive": 1.0, "t_negative": 0.9},
-    world=content_style.TEXT + " Ten classes, four views an item, 200 steps.",
+    world=content_style.TEXT + " Ten classes; spread and view noise 0.3, style 1.5; Adam at 0.002, 200 steps (the "
+    "trial had 400) of 64 items of four views.",
     statements=[
-        Statement(ACCURACY, "CACR", "both unweighted", margin=0.03, because="a third of the gain of a trial"),
+        Statement(
+            ACCURACY, "CACR", "both unweighted", margin=0.03, because="a third of a trial's gain, 0.567 to 0.656"
+        ),
         Statement(ACCURACY, "CACR", "repulsion unweighted"),
-        Statement(RANK, "CACR", "both unweighted", margin=2.0, because="a third of the gain of a trial"),
+        Statement(RANK, "CACR", "both unweighted", margin=2.0, because="a third of a trial's gain, 5 to 11"),
     ],
     experiment=experiment,
     sabotage="the softmax of the repulsion with its sign turned, so that the farthest negatives are pushed most",

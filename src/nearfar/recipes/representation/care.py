@@ -93,7 +93,7 @@ RECIPE = Recipe(
         "objective": "care: InfoNCE, or any loss that keeps items apart, and the equivariance term",
         "evaluation": "rotation_fit: the best common rotation, and what it leaves unexplained",
     },
-    defaults={"weight": 0.01, "temperature": 0.5, "chunks": 16, "batch size": 256},
+    defaults={"weight": 0.01, "temperature": 0.5, "chunks": 16, "batch_size": 256},
     world="Eight classes of content in R^4, a colour as an angle on a circle and six dimensions of noise, mixed by a "
     "random rotation of R^12. The augmentation turns the colour by an angle from (-1.5, 1.5). A perceptron 12-64-64-8 "
     "is trained by uniformity with and without the equivariance term (weight 1, parts of 32, 500 steps of 64): the "

@@ -76,15 +76,16 @@ RECIPE = Recipe(
     },
     defaults={"tau_plus": 0.1, "temperature": 0.5, "batch_size": 256},
     world=content_style.TEXT.replace("5,000", "10,000") + " Three classes of spread 0.5, so that a third of the "
-    "negatives is false; temperature 0.2. The estimate needs no training: it is what the cost says of items of this "
-    "world on the sphere, averaged over 2,000 anchors with 4 and with 256 negatives, temperature 0.5.",
+    "negatives is false; view noise 0.3, style 1.5; temperature 0.2; Adam at 0.002, 600 steps of 64 items. The "
+    "estimate needs no training: it is what the cost says of items of this world on the sphere, averaged over 2,000 "
+    "anchors with 4 and with 256 negatives, temperature 0.5.",
     statements=[
         Statement(ERROR, DEBIASED, BIASED, "lower"),
         Statement(SHRINKS, DEBIASED, 0.0, because="the error of the estimate falls with the number of negatives"),
         Statement(ACCURACY, DEBIASED, BIASED, because="a trial with three seeds gave 0.772 against 0.764"),
     ],
     experiment=experiment,
-    sabotage="a slip of the sign: tau_plus times the positive is added to the negatives' mass",
+    sabotage="tau_plus with its sign turned: the positive is added to the negatives' mass",
     not_asserted="The statement on accuracy did not come out. A trial with three seeds and 1,000 held-out items had "
     "found 0.772 against 0.764, ahead on each; with 10,000 the mean difference over five seeds is 0.000 (interval "
     "-0.007 to 0.006), no larger than that of the sabotage. The loss itself gives the official code's recorded numbers "

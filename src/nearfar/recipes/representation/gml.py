@@ -98,16 +98,16 @@ RECIPE = Recipe(
     },
     defaults={
         "temperature": 0.07,
-        "classifier temperature": SCALE,
+        "classifier_temperature": "1/30",
         "keys": 16384,
-        "keys a class": 3,
-        "batch size": 128,
+        "keys_a_class": 3,
+        "batch_size": 128,
     },
     world=content_style.TEXT.partition(" A perceptron")[0]
-    + " Style 1, ten classes of 500, 300, 180, 108, 65, 39, 23, 14, 8 and 5 items of spread 0.35. A perceptron "
-    "16-64-64-16 with a cosine classifier is trained for 500 steps of 128 items; SupCon's classifier sees features "
-    "without a gradient. GML at temperature 0.1 contrasts with 280 keys, eight a class and the rest by prior. Judged "
-    "by the classifier on 1,000 fresh items of each class.",
+    + " Style 1, view noise 0.3, ten classes of 500, 300, 180, 108, 65, 39, 23, 14, 8 and 5 items of spread 0.35. A "
+    "perceptron 16-64-64-16 with a cosine classifier is trained for 500 steps (the trials had 800) of 128 items, Adam "
+    "at 0.002; SupCon's classifier sees features without a gradient. GML at the fixed temperature 0.1 contrasts with "
+    "280 keys, eight a class and the rest by prior. Judged by the classifier on 1,000 fresh items of each class.",
     statements=[
         Statement(BALANCED, "GML", "SupCon", margin=0.05, because=WHY_OVERALL),
         Statement(BALANCED, "GML", "cross-entropy", margin=0.05, because=WHY_OVERALL),
@@ -122,5 +122,6 @@ RECIPE = Recipe(
     "out.",
     verified="formula read in the official code, whose recorded numbers the tests match; the figures on ImageNet-LT "
     "and other long-tailed sets were not seen",
+    weak=True,
     build=GML,
 )

@@ -98,8 +98,8 @@ RECIPE = Recipe(
         2020,
         "2010.15464",
     ),
-    claim="A pretext task and a contrast of clips trained together, on residual frames, learn videos better than "
-    "either alone.",
+    claim="A pretext task and a contrast of clips, trained together on residual frames, are no worse than the better "
+    "of the two alone and better than the worse, and residual frames help.",
     parts={
         "relation": "the first and the third clip of a video near, clips of other videos far",
         "views": "tuples of clips, residual frames, one draw of augmentation for all frames of a clip "
@@ -124,7 +124,10 @@ RECIPE = Recipe(
     ],
     experiment=experiment,
     sabotage="the two clips of a pair, by the rows of the banks they are matched with, are of different videos",
-    not_asserted="",
+    not_asserted="That both together are clearly better than either alone (UCF101, R3D-18: 66.0 of the cloze task "
+    "alone, 81.1 of both): the statements ask only that neither be more than a point ahead. 'The worse one alone' is "
+    "the lower of two noisy numbers of each seed, which makes being above it easier than it sounds. Clips are of 8 "
+    "frames, 4 apart (16 and 8 in the paper), and no network is fine-tuned.",
     verified="loss, memory banks, preprocessing and defaults read in the official code; claims from its description",
     build=InfoNCE,
 )

@@ -101,18 +101,20 @@ RECIPE = Recipe(
     world="Sequences of 80 sites over 4 letters. A function is a motif on 5 hidden sites of rate 0.1; the other 75 are "
     "neutral, rate 2. 1,500 families have an ancestor (the motif of one of 8 functions, random letters elsewhere) and "
     "8 members, each after a branch of length 1 under Jukes-Cantor. A perceptron 320-128-128-32 is trained on pairs "
-    "(NT-Xent, temperature 0.2) and judged by the function of the 15 nearest neighbours of members of new families "
-    "among one member of each training family. Uniform mutations change as many sites of one member on average, "
-    "anywhere. Saturated: branches of length 30, after which nothing is left of the ancestor.",
+    "(NT-Xent, temperature 0.2, 300 steps of 64 families where the trial had 500, Adam at 0.001) and judged by the "
+    "function of the 15 nearest neighbours of members of new families among one member of each training family. "
+    "Uniform mutations change as many sites of one member on average, anywhere. Saturated: branches of length 30, "
+    "after which nothing is left of the ancestor.",
     statements=[
-        Statement(ACCURACY, EVOLUTION, RAW),
-        Statement(ACCURACY, EVOLUTION, MUTATED),
+        Statement(ACCURACY, EVOLUTION, RAW, because="a trial gave 0.945 against 0.803"),
+        Statement(ACCURACY, EVOLUTION, MUTATED, because="that trial gave 0.945 against 0.197"),
         Statement(ACCURACY, SATURATED, 0.175, "lower", because="chance is 1/8; 0.05 above it is left to the draw"),
     ],
     experiment=experiment,
     sabotage="members assigned to families at random, so that the two views descend from unrelated ancestors",
     not_asserted="The paper is a perspective without figures; the world is ours. That uniform mutations help too is "
     "not claimed: they say nothing of which sites matter and end far below the raw sequences.",
+    weak=True,
     verified="abstract only; substitution model checked against its closed form and against matrix exponentials",
     build=InfoNCE,
 )

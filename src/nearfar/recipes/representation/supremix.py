@@ -77,22 +77,22 @@ RECIPE = Recipe(
     defaults={"temperature": 0.3, "window": 5.0, "share": "Beta(2, 8)", "distance": "l1"},
     world="Labels are whole numbers from 0 to 20, an item's content is a smooth curve in R^8 at its label (random "
     "Fourier features) plus noise, and a view adds fresh noise and eight dimensions of style, all mixed by a random "
-    "rotation. A perceptron 16-64-64-16 is trained on two views of 32 items for 400 steps; at most 64 mixtures of each "
-    "kind an anchor. Frequencies are N(0, 1)/4, with which SupCon orders labels about as well as in a trial of three "
-    "seeds (0.6); a seed stands for the mean over two curves. Over pairs of "
-    "1,000 fresh items: Spearman's correlation of |y - y'| and 1 - cosine.",
+    "rotation (spread and view noise 0.3, style 1.5). A perceptron 16-64-64-16 is trained on two views of 32 items "
+    "for 400 steps of Adam at 0.002; at most 64 mixtures of each kind an anchor. Frequencies are N(0, 1)/4, with "
+    "which SupCon orders labels about as well as in a trial of three seeds (0.6); a seed stands for the mean over two "
+    "curves. Over pairs of 1,000 fresh items: Spearman's correlation of |y - y'| and 1 - cosine.",
     statements=[
-        Statement(ORDER, MIXED, WEIGHTED),
-        Statement(ORDER, WEIGHTED, PLAIN),
+        Statement(ORDER, MIXED, WEIGHTED, because="0.83, 0.89, 0.89 beside 0.78, 0.73, 0.74 in a trial"),
+        Statement(ORDER, WEIGHTED, PLAIN, because="0.71, 0.68, 0.52 of SupCon in that trial"),
     ],
     experiment=experiment,
     sabotage="every item with the label of another one of the batch, so that mixtures and weights follow wrong numbers",
     not_asserted="The lower error of regression (six data sets in the paper, figures not seen): it is measured here by "
     "a ridge regression, but in a trial of three seeds only the weights lowered it, and mixing raised it again. "
     "How much is gained depends on the curve: where a world's labels are in order already there is little to gain, and "
-    "of one curve a seed five seeds left the gain of the weights inconclusive (0.098, -0.006 to 0.202). "
-    "Mixed positives with their two shares swapped train as well in such a world; tests of the objective hold that a "
-    "mixture's label is the anchor's and that both items lie within the window.",
+    "of one curve a seed five seeds left the gain of the weights inconclusive (0.098, -0.006 to 0.202); the mean of "
+    "two was brought in for that. Mixed positives with their two shares swapped train as well in such a world; tests "
+    "of the objective hold that a mixture's label is the anchor's and that both items lie within the window.",
     verified="formula read in stored copies of the official code, whose faults (two scales in one sum, weights of "
     "other mixtures) are not followed; recorded numbers of the corrected form are matched by the tests",
     weak=True,
