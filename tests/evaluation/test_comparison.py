@@ -123,6 +123,28 @@ def test_p_and_interval_agree() -> None:
     assert seen == {True, False}
 
 
+def test_p_and_interval_agree_where_items_alone_would_make_p_tiny() -> None:
+    generator = np.random.default_rng(0)
+    for seed_effect in (1e-4, 1e-3, 1e-2):
+        values = 0.5 + generator.normal(size=(1, 3000)) * 0.9 + generator.normal(size=(2, 1)) * seed_effect
+        found = difference(values, np.zeros_like(values), resamples=DRAWS)
+        assert 0 < found.p < 1
+        assert found.p_seeds <= found.p * (1 + 1e-9)  # not that of one quantile for the sum, which is far more
+        assert found.p < 1.5 * found.p_seeds + 1e-9
+        assert (found.low > 0) == (found.p <= LEVEL)
+
+
+def test_equal_means_of_two_seeds_are_no_proof() -> None:
+    """Shares of few items are easily equal in both seeds; the noise of the cells must not be forgotten then."""
+    generator = np.random.default_rng(1)
+    rounds, found = 400, 0
+    for _ in range(rounds):
+        chances = np.where(generator.random(20) < 0.5, 0.99, 0.9)
+        first, second = (np.asarray(generator.random((2, 20)) < chances, float) for _ in range(2))
+        found += difference(first, second, resamples=2).p <= LEVEL
+    assert found <= stats.binom.ppf(0.999, rounds, LEVEL)  # it was 11 % when the noise was taken off nevertheless
+
+
 def test_what_is_seen_for_sure_is_what_the_first_step_finds() -> None:
     values = world(np.random.default_rng(3), of_seed=0.05, of_item=0.5, noise=1.0)
     flat = values[:2] - values[:2].mean((1, 2), keepdims=True)

@@ -74,6 +74,19 @@ def test_repeated_and_constant_columns_and_more_columns_than_rows() -> None:
         assert cca(short, tall, ridge=5.0).correlations.max() < 1
 
 
+def test_constant_columns_stay_without_variance_whatever_their_mean_rounds_to() -> None:
+    constant, (x, y) = np.full((10, 2), 0.1), _views(10)
+    for call in (cca, svcca, pwcca):
+        with pytest.raises(DataError, match="no variance"):
+            call(constant, y[:, :2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = cca(np.column_stack([x[:, :2], constant]), y[:, :2])
+    assert found.weights_x.shape == (4, 2)
+    assert np.allclose(found.weights_x[2:], 0)
+    assert found.measured(np.full((10, 4), 0.1), y[:, :2]).tolist() == [0.0, 0.0]
+
+
 def test_a_ridge_shrinks() -> None:
     x, y = _views()
     totals = [cca(x, y, ridge=ridge).total for ridge in (0, 0.1, 1, 10, 100)]

@@ -124,6 +124,28 @@ def test_kernel_ridge_is_scikit_learns(columns: int | None) -> None:
     assert found == pytest.approx(r2_score(truth, guess))
 
 
+def test_the_bandwidth_of_a_kernel_ridge_is_that_of_the_training_rows() -> None:
+    x = _rows(60, 3)
+    y = np.sin(x[:, 0])
+    for kernel in ("rbf", "laplacian"):
+        near = kernel_ridge_r2(x[:40], y[:40], x[40:], y[40:], kernel)
+        scaled = _scaled(x[:40])
+        distances = np.linalg.norm(scaled[:, None] - scaled, ord=1 if kernel == "laplacian" else 2, axis=2)
+        width = float(np.median(distances[distances > 0]))
+        assert near == pytest.approx(kernel_ridge_r2(x[:40], y[:40], x[40:], y[40:], kernel, bandwidth=width))
+
+
+def _scaled(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(0)) / x.std(0)
+
+
+def test_a_constant_representation_is_like_none() -> None:
+    constant, other = np.full((10, 2), 0.1), np.full((10, 3), 0.7)
+    for estimator in ("biased", "unbiased"):
+        assert cka(constant, other, estimator=estimator) == 0
+        assert cka(constant, _rows(10, 3), estimator=estimator) == pytest.approx(0, abs=1e-12)
+
+
 def test_a_kernel_reads_what_a_line_cannot() -> None:
     x, points = _rows(300, 2), _rows(200, 2, 1)
     assert kernel_ridge_r2(x, x[:, 0] ** 2, points, points[:, 0] ** 2, alpha=0.1) > 0.9

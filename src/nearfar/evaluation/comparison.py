@@ -22,6 +22,9 @@ Values = npt.NDArray[np.float64]
 LEVEL = 0.05
 """A difference counts as found when its corrected p value is at most this."""
 
+_LEAST_P = 1e-290
+"""Where p values end: Student's quantiles of smaller ones are no floating numbers."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -84,9 +87,11 @@ class _Spread:
         sizes = [count for count, part in ((self.seed_count, self.seeds), (self.item_count, self.items)) if part]
         # with one quantile for the sum, that of the more and of the fewer degrees of freedom: p lies between
         tails = [2 * float(_special().stdtr(max(1, n - 1), -abs(self.mean) / spread**0.5)) for n in sizes]
-        low, high = min(tails), max(tails)
-        if low < 1e-290 or high - low <= 1e-12 * high:
+        low, high = max(min(tails), _LEAST_P), max(*tails, _LEAST_P)
+        if high - low <= 1e-12 * high:
             return high
+        if self.half_width(low) <= abs(self.mean):
+            return low
         logarithm = _optimize().brentq(
             lambda place: self.half_width(10.0**place) - abs(self.mean), np.log10(low) - 1e-6, np.log10(high) + 1e-6
         )
@@ -98,7 +103,8 @@ class _Spread:
 
 def _quantile(tail: float, count: int) -> float:
     """The square of Student's two-sided quantile with ``count - 1`` degrees of freedom; 0 for a single one."""
-    return float(_special().stdtrit(count - 1, tail / 2)) ** 2 if count > 1 else 0.0
+    # at most 1e150, whose square is a floating number still
+    return min(abs(float(_special().stdtrit(count - 1, tail / 2))), 1e150) ** 2 if count > 1 else 0.0
 
 
 def _spread(values: Values) -> _Spread:
@@ -109,12 +115,13 @@ def _spread(values: Values) -> _Spread:
     by_seed, by_item = values.mean(1), values.mean(0)
     over_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
     over_items = float(by_item.var(ddof=1)) / items if items > 1 else 0.0
-    if seeds > 1 and items > 1:
+    # what rounding leaves of no variance at all
+    tiny = (1e-14 * float(np.abs(values).max(initial=0.0))) ** 2
+    # seeds whose means are equal, as a few correct items more or less easily are, hold no noise that could be left out
+    if over_seeds > tiny and items > 1:
         rest = values - by_seed[:, None] - by_item[None, :] + mean
         cells = float((rest**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items)
         over_items = max(0.0, over_items - cells)
-    # what rounding leaves of no variance at all
-    tiny = (1e-14 * float(np.abs(values).max(initial=0.0))) ** 2
     over_seeds, over_items = (0.0 if part <= tiny else part for part in (over_seeds, over_items))
     return _Spread(mean, over_seeds, over_items, seeds, items)
 
@@ -146,7 +153,9 @@ def difference(
 
     with Student's quantiles (Banerjee, 1960: the coverage of such an interval is never below what it says, while a
     bootstrap of both, or one quantile for the sum, promises too much with a handful of seeds). It is exact where seed
-    effects or noise dominate and where item effects do. ``p`` is the smallest level whose interval leaves out 0.
+    effects or noise dominate and where item effects do. Where the seeds' means are equal (by chance, as shares of few
+    items may be) A is 0 and says nothing of the noise: then B keeps it. ``p`` is the smallest level whose interval
+    leaves out 0.
 
     ``p_seeds`` is the paired t test over the S means; ``p_items`` the bootstrap test over items, seeds averaged: the
     share of resamples whose mean differs from the mean by as much as it differs from 0. With one seed the interval is

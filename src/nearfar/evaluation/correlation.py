@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import DataError, UsageError
-from nearfar.evaluation.kernels import median_distance
+from nearfar.evaluation.kernels import centred, median_distance
 from nearfar.evaluation.probes import Array, checked_rows, sklearn
 
 Matrix = npt.NDArray[np.float64]
@@ -55,7 +55,7 @@ class CanonicalCorrelation:
         a, b = self.project_x(x), self.project_y(y)
         if len(a) != len(b):
             raise DataError(f"rows must belong together, got {len(a):,} and {len(b):,}")
-        a, b = a - a.mean(0), b - b.mean(0)
+        a, b = centred(a), centred(b)
         norms = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
         found: Matrix = np.divide((a * b).sum(0), norms, out=np.zeros_like(norms), where=norms > 0)
         return found
@@ -88,7 +88,7 @@ def cca(
         raise UsageError(f"dimensions must be at least 1, got {dimensions}")
     n = len(a)
     mean_x, mean_y = a.mean(0), b.mean(0)
-    first, second = _whitened(a - mean_x, ridges[0]), _whitened(b - mean_y, ridges[1])
+    first, second = _whitened(centred(a), ridges[0]), _whitened(centred(b), ridges[1])
     if first.rows.shape[1] + second.rows.shape[1] >= n and not all(ridges):
         warnings.warn(
             f"{n} rows say nothing of correlations between {first.rows.shape[1]} and {second.rows.shape[1]} "
@@ -165,7 +165,7 @@ def pwcca(x: Array, y: Array) -> float:
     """
     rows = checked_rows(x)
     found = cca(rows, y)
-    weights = np.abs(found.project_x(rows).T @ (rows - rows.mean(0))).sum(1)
+    weights = np.abs(found.project_x(rows).T @ centred(rows)).sum(1)
     return float(found.correlations @ weights / weights.sum())
 
 
@@ -175,14 +175,15 @@ class _White:
     directions: Matrix
 
 
-def _whitened(centred: Matrix, ridge: float) -> _White:
-    """Rows of X ``S^{-1/2} / sqrt(n - 1)`` and the map ``S^{-1/2}``, in the basis of X's principal directions."""
-    left, values, right = np.linalg.svd(centred, full_matrices=False)
-    kept = values > values.max(initial=0.0) * max(centred.shape) * np.finfo(np.float64).eps
+def _whitened(rows: Matrix, ridge: float) -> _White:
+    """Of centred rows X ``X S^{-1/2} / sqrt(n - 1)`` and the map ``S^{-1/2}``, in the basis of X's principal
+    directions."""
+    left, values, right = np.linalg.svd(rows, full_matrices=False)
+    kept = values > values.max(initial=0.0) * max(rows.shape) * np.finfo(np.float64).eps
     if not kept.any() or values.max() <= 1e-150:
         raise DataError("a view has no variance, so nothing correlates with it")
     left, values, right = left[:, kept], values[kept], right[kept]
-    variance = values**2 / (len(centred) - 1)
+    variance = values**2 / (len(rows) - 1)
     scale = 1 / np.sqrt(variance + ridge)
     return _White(left * (np.sqrt(variance) * scale), right.T * scale)
 
@@ -218,7 +219,7 @@ def _feature_map(
 
 
 def _leading(rows: Matrix, share: float) -> Matrix:
-    left, values, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    left, values, _ = np.linalg.svd(centred(rows), full_matrices=False)
     if not values.max(initial=0.0) > 0:
         raise DataError("a representation has no variance, so nothing correlates with it")
     held = np.cumsum(values**2) / np.square(values).sum()

@@ -54,11 +54,7 @@ def gram(
         width = _median(np.sqrt(squared)) if bandwidth is None else bandwidth
         values = np.exp(-squared / (2 * width**2))
     elif kernel == "laplacian":
-        try:
-            from scipy.spatial.distance import cdist
-        except ImportError as error:
-            raise MissingExtraError("scipy", "text") from error
-        distances = cdist(a, b, "cityblock")
+        distances = _block_distances(a, b)
         values = np.exp(-distances / (_median(distances) if bandwidth is None else bandwidth))
     else:
         raise UsageError(f"there is no kernel {kernel!r}", hint="choose linear, cosine, polynomial, rbf or laplacian")
@@ -132,7 +128,7 @@ def cka(
     """
     a, b = _paired(x, y)
     if kernel == "linear" and estimator == "biased":
-        a, b = a - a.mean(0), b - b.mean(0)
+        a, b = centred(a), centred(b)
         shared, own = np.square(a.T @ b).sum(), np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
         return float(shared / own) if own > 0 else 0.0
     k, m = (gram(rows, kernel=kernel, bandwidth=bandwidth) for rows in (a, b))
@@ -154,8 +150,8 @@ def kernel_ridge_r2(
 
     Features standardised, targets centred, ``(K + alpha I)^{-1}`` of the training rows. What :func:`ridge_r2` is for
     linear reading, this is for what an embedding holds in any smooth form. At most 1, 0 for a constant guess.
-    ``bandwidth``: default the median distance of the training rows. Raises :class:`~nearfar.errors.UsageError` for an
-    alpha that is not above 0.
+    ``bandwidth``: default the median distance of the training rows, in the kernel's norm. Raises
+    :class:`~nearfar.errors.UsageError` for an alpha that is not above 0.
     """
     if not 0 < alpha < float("inf"):
         raise UsageError(f"alpha must be a finite number > 0, got {alpha}")
@@ -164,12 +160,21 @@ def kernel_ridge_r2(
     seen, points = scale.transform(seen), scale.transform(points)
     if bandwidth is None and kernel == "rbf":
         bandwidth = median_distance(seen)
+    elif bandwidth is None and kernel == "laplacian":
+        bandwidth = _median(_block_distances(seen, seen))  # not that of the test rows to them
     known = known.astype(np.float64)
     mean = known.mean(0)
     inner = gram(seen, kernel=kernel, bandwidth=bandwidth)
     weights = np.linalg.solve(inner + alpha * np.eye(len(seen)), known - mean)
     guess = gram(points, seen, kernel, bandwidth=bandwidth) @ weights + mean
     return float(sklearn("metrics").r2_score(truth, guess))
+
+
+def centred(rows: Matrix) -> Matrix:
+    """Rows without their mean; columns that are constant become exactly 0, which rounding of the mean would prevent."""
+    shifted = rows - rows[:1]
+    found: Matrix = shifted - shifted.mean(0)
+    return found
 
 
 def _paired(x: Array, y: Array) -> tuple[Matrix, Matrix]:
@@ -184,6 +189,14 @@ def _squared_distances(a: Matrix, b: Matrix) -> Matrix:
     if a is b:
         np.fill_diagonal(found, 0.0)
     return found.clip(0.0)
+
+
+def _block_distances(a: Matrix, b: Matrix) -> Matrix:
+    try:
+        from scipy.spatial.distance import cdist
+    except ImportError as error:
+        raise MissingExtraError("scipy", "text") from error
+    return np.asarray(cdist(a, b, "cityblock"), np.float64)
 
 
 def _median(distances: Matrix) -> float:
