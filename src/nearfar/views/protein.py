@@ -109,7 +109,8 @@ class Homologs:
     def _near(self, row: Tensor, family: Tensor, generator: torch.Generator | None) -> Tensor:
         start, count = int(self._start[family]), int(self._count[family])
         members = self._members[start : start + count]
-        assert self.distance is not None and self.farthest is not None
+        assert self.distance is not None
+        assert self.farthest is not None
         near = members[(self.distance[row, members] <= self.farthest) & (members != row)]
         return near[torch.randint(len(near), (), generator=generator)] if len(near) else row
 

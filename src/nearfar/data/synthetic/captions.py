@@ -74,7 +74,7 @@ class CaptionedImages:
         self.nouns = list(CONCEPTS[:concepts])
         self.generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(concepts, dimension, generator=self.generator)
-        self.vectors = drawn / drawn.norm(dim=1, keepdim=True)
+        self.vectors: Tensor = drawn / drawn.norm(dim=1, keepdim=True)
         self.shown = self.draw_shown(items)
         self.images = self.image_of(self.shown)
         self.captions = self.describe(self.shown)

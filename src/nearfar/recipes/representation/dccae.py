@@ -22,6 +22,7 @@ OBJECTIVES = {
     "SplitAE": SplitAE(),
     "CorrAE": CorrAE(0.01),
 }
+CORRELATED = ("DCCA", "DCCAE")
 
 
 def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
@@ -29,18 +30,23 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     digits = NoisyDigits()
     steps = at(scale, smoke=2, quick=200, full=600)
     generator = torch.Generator().manual_seed(1_000_003 + seed)
-    turns = at(scale, smoke=1, quick=4, full=8)  # every test image is turned so often
-    seen = digits.rotated(digits.train_images, generator=generator).flatten(1)
+    turns = at(scale, smoke=1, quick=4, full=8)  # so often is every image turned for the evaluation
+    seen = digits.rotated(digits.train_images.repeat(turns, 1, 1, 1), generator=generator).flatten(1)
     fresh = digits.rotated(digits.test_images.repeat(turns, 1, 1, 1), generator=generator).flatten(1)
-    labels, truth = digits.train_labels, digits.test_labels.repeat(turns)
+    labels, truth = digits.train_labels.repeat(turns), digits.test_labels.repeat(turns)
 
     def measure(train: Tensor, test: Tensor) -> dict[str, float]:
         return {LINEAR: linear_accuracy(train, labels, test, truth), CLUSTERS: kmeans_accuracy(test, truth)}
 
     def codes(name: str) -> dict[str, float]:
+        # two trainings of what is to be told apart by a point
+        found = [trained(name, run) for run in range(2 if name in CORRELATED and scale != "smoke" else 1)]
+        return {key: sum(each[key] for each in found) / len(found) for key in found[0]}
+
+    def trained(name: str, run: int) -> dict[str, float]:
         # sabotaged: no more rows than dimensions, which correlate perfectly whatever the encoders do
         batch_size = WIDTHS[-1] if sabotage else 300
-        with seeded(2_000_003 + seed) as drawn:
+        with seeded(2_000_003 + 1_000 * run + seed) as drawn:
             f, g, p, q = (Perceptron(widths) for widths in (WIDTHS, WIDTHS, WIDTHS[::-1], WIDTHS[::-1]))
 
             def loss(index: Tensor) -> Tensor:
@@ -56,14 +62,19 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
                     cost = objective(code, other, inputs=(x, y), reconstructions=(p(code), q(other)))
                 return cost
 
-            train_steps(loss, [f, g, p, q], random_batches(len(labels), batch_size, steps, drawn), learning_rate=1e-3)
+            train_steps(
+                loss,
+                [f, g, p, q],
+                random_batches(len(digits.train_labels), batch_size, steps, drawn),
+                learning_rate=1e-3,
+            )
         with torch.no_grad():
             return measure(f(seen), f(fresh))
 
     if sabotage:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*rows say little")
-            return {name: codes(name) for name in ("DCCA", "DCCAE")}
+            return {name: codes(name) for name in CORRELATED}
     return {"pixels": measure(seen, fresh), **{name: codes(name) for name in OBJECTIVES}}
 
 
@@ -80,15 +91,16 @@ RECIPE = Recipe(
         "evaluation": "linear classifier and k-means on the codes of view 1",
     },
     defaults={"weight": 0.01, "ridge": 1e-4, "dimension": 10, "batch_size": 800},
-    world="The 1,797 digits of scikit-learn, 500 of them for testing: view 1 is an image turned by up to 45 degrees, "
-    "view 2 another image of the same digit under uniform noise. Perceptrons 64-256-256-10 (decoders: backwards), 200 "
-    "steps of Adam at 0.001 on batches of 300, ridge 0.001, reconstruction weight 0.01. Judged on view 1 of the test "
-    "images, each turned four times.",
+    world="The 1,797 digits of scikit-learn, 500 of them for testing, the same ones for every seed: view 1 is an "
+    "image turned by up to 45 degrees, view 2 another image of the same digit under uniform noise. Perceptrons "
+    "64-256-256-10 (decoders: backwards), 200 steps (trials had 300 to 600) of Adam at 0.001 on batches of 300, ridge "
+    "0.001, reconstruction weight 0.01. Judged on view 1 of the test images, each turned four times, by what is "
+    "learned on the training images, turned as often; the mean of two trainings of DCCA and DCCAE.",
     statements=[
         *(
             Statement(measure, method, baseline)
             for measure in (LINEAR, CLUSTERS)
-            for method in ("DCCA", "DCCAE")
+            for method in CORRELATED
             for baseline in ("pixels", "SplitAE", "CorrAE")
         ),
         Statement(LINEAR, "DCCAE", "DCCA", margin=-0.01, because="reconstruction costs next to nothing"),
@@ -96,9 +108,10 @@ RECIPE = Recipe(
     experiment=experiment,
     sabotage="batches of as many rows as dimensions, whose total correlation is n - 1 for any codes",
     not_asserted="That reconstruction adds to correlation (k-means 97.0 to 97.5 in the paper): here the linear probe "
-    "of DCCAE is at that of DCCA and its k-means accuracy about 3 points lower (five seeds, 0 to 9 lower in each), "
-    "which a margin of one point could not decide. DistAE and the kernel methods are left out of the experiment; a "
-    "trial had DistAE last, as the paper has.",
+    "of DCCAE is at that of DCCA. Nor that its k-means accuracy, too, is within a point of DCCA's: first runs found it "
+    "about 3 points lower (five seeds, 0 to 9 lower in each), and there is no statement of it for that reason. It may "
+    "be a matter of the 200 steps: after 600, one seed had 0.959 beside 0.955 of DCCA. DistAE and the kernel methods "
+    "are left out of the experiment; a trial had DistAE last, as the paper has.",
     verified="formulas as in the paper; total correlation checked against a closed-form canonical correlation analysis",
     build=DCCAE,
 )
