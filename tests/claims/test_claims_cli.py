@@ -70,7 +70,7 @@ def test_a_recipe_of_ones_own_from_end_to_end(
     for part in (
         "A paper of one's own",
         "Woolf, 1929",
-        "by more than 0.5 (the margin: less is noise)",
+        "by more than 0.5 (margin: less is noise)",
         "none recorded",
     ):
         assert part in page.stdout

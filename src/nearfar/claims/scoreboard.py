@@ -172,9 +172,13 @@ def _section(claim: Mapping[str, Any]) -> list[str]:
         lines.append("")
     lines.append(f"World: {claim['world']}\n")
     lines.append(f"Sabotage ({caught_word(claim)}): {claim['sabotage']['what']}.\n")
-    margins = dict.fromkeys(f"{said['margin']:g}: {said['because']}" for said in claim["statements"] if said["because"])
+    margins = dict.fromkeys(
+        (f"margin {said['margin']:g}: " if said["margin"] else "") + said["because"]
+        for said in claim["statements"]
+        if said["because"]
+    )
     if margins:
-        lines.append("Margins: " + "; ".join(margins) + ".\n")
+        lines.append("Why: " + "; ".join(margins) + ".\n")
     if claim["not_asserted"]:
         lines.append(f"Not asserted: {claim['not_asserted']}\n")
     lines += [f"Warned: {warning}\n" for warning in claim["warnings"]]

@@ -31,7 +31,7 @@ def parts(recipe: Recipe) -> list[Part]:
             "Statements: all must hold",
             "list",
             [
-                ("", str(said) + (f" (the margin: {said.because})" if said.because else ""))
+                ("", str(said) + (f" ({'margin: ' if said.margin else ''}{said.because})" if said.because else ""))
                 for said in recipe.statements
             ],
         ),

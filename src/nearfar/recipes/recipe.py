@@ -60,7 +60,7 @@ class Statement:
 
     ``baseline`` is an arm or a number. The difference of a seed is ``method - baseline`` (``baseline - method`` where
     ``direction`` is ``"lower"``), so that what the paper claims is always above ``margin``. A negative margin states
-    that the method is not worse by more than that. ``because`` says where the margin comes from.
+    that the method is not worse by more than that. ``because`` says where statement and margin come from.
     """
 
     measure: str

@@ -150,7 +150,7 @@ def _statements(claim: Mapping[str, Any]) -> Table:
         Column("effect", "written"),
         Column("95 % interval", "written"),
         Column("margin", "written"),
-        Column("where the margin comes from", "long text"),
+        Column("why", "long text"),
         Column("sabotaged", "written"),
         Column("95 % interval", "written"),
     ]
