@@ -40,9 +40,9 @@ def evaluate(
       ``probe_accuracy``.
 
     ``train`` are labelled texts to learn the classifiers from (cross-validation without them); ``measures`` those of
-    a ranking, ``classifiers`` those that labelled texts are asked; ``batch_size`` the texts embedded at once (default: the encoder's). Anchors and queries are embedded as
-    queries, what is ranked as documents, with the prompts the model was saved with for them. The same seed gives the
-    same intervals and folds.
+    a ranking, ``classifiers`` those that labelled texts are asked; ``batch_size`` the texts embedded at once (default:
+    the encoder's). Anchors and queries are embedded as queries, what is ranked as documents, with the prompts the model
+    was saved with for them. The same seed gives the same intervals and folds.
 
     Raises :class:`~nearfar.errors.DataError` for texts alone, no rows, and data in which there is nothing to tell
     apart; :class:`~nearfar.errors.UsageError` for ``train`` with another evaluation.

@@ -55,6 +55,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         rows = [None if row is None else (row + 1) % len(vocabulary) for row in rows]
     few = FewImages(world, encoder, at(scale, smoke=1, quick=5, full=5), seed)
     transferred = {TRANSFER: few.accuracy(by_class, rows)}
+    others = {TRANSFER: few.accuracy(by_class, vocabulary.rows(world.nouns[DOWNSTREAM : 2 * DOWNSTREAM]))}
     if sabotage:
         return {ROWS: transferred}
 
@@ -78,12 +79,11 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         rounds=at(scale, smoke=1, quick=11, full=31),
     )
     catlip[SPEED] = seconds[CLIP] / seconds[CATLIP]
-    others = vocabulary.rows(world.nouns[DOWNSTREAM : 2 * DOWNSTREAM])
     return {
         CLIP: clip,
         CATLIP: catlip,
         ROWS: transferred,
-        OTHER_ROWS: {TRANSFER: few.accuracy(by_class, others)},
+        OTHER_ROWS: others,
         RANDOM_ROWS: {TRANSFER: few.accuracy(by_class, [None] * DOWNSTREAM)},
     }
 
