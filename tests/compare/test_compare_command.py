@@ -50,6 +50,7 @@ def test_from_the_file_to_the_report(file: Path, tmp_path: Path, capsys: pytest.
     assert code == 0
     page = (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")
     assert out.split() == [str(tmp_path / "cmp" / "report.html")]
+    assert "--dimension 8 --batch-size 32 --output runs/best" in page  # what to train with has what was asked for here
     for words_of_page in ("Differences to infonce", "Means and seeds", "Learning", "All pairs", "nearfar train"):
         assert words_of_page in page
 
@@ -107,4 +108,9 @@ def test_the_verdict_in_words() -> None:
     four = said([0.0, 0.0, 0.0, 0.0])
     assert four.startswith("None of the other three (b, c and d) can be told apart")
     assert four.endswith("No two of them can be told apart.")
+    wide = np.random.default_rng(0).random((2, 2, 4))
+    unsure = against_reference(wide, ["a", "b"], "a", resamples=20)
+    means = {"a": 0.5, "b": 0.5}
+    text = str(judge(unsure, unsure, means, reference="a", measure="mrr"))
+    assert text == "b cannot be told apart from a at this budget: even a difference of 100 points would not be seen."
     assert "c has the highest mean; b cannot be told apart from it." in said([0.0, 0.1, 0.0991])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nearfar.compare import Budget, CompareSettings, Entry, parse_entries
@@ -31,6 +33,18 @@ def test_names_options_and_brackets() -> None:
 def test_a_list_may_hold_entries_made_already() -> None:
     made = Entry("x", "supcon", {"temperature": 0.3})
     assert parse_entries(["dcl", made]) == (Entry("dcl", "dcl"), made)
+
+
+def test_a_recipe_in_a_file_is_known_by_what_it_holds(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("first", encoding="utf-8")
+    entry = Entry("own", str(file), kind="recipe")
+    before = entry.digest()
+    file.write_text("second", encoding="utf-8")
+    assert before is not None
+    assert entry.digest() not in (None, before)
+    assert Entry("supcon", "supcon", kind="recipe").digest() is None
+    assert Entry("infonce", "infonce").digest() is None
 
 
 def test_recipes_make_objectives_too() -> None:

@@ -192,6 +192,17 @@ def test_budgets_in_steps_epochs_and_seconds(tmp_path: Path) -> None:
     assert made.steps(tmp_path / "t") == {"infonce": 50, "supcon": 10, "cosface": 10}
 
 
+def test_what_a_killed_timing_left_is_not_taken_up(tmp_path: Path) -> None:
+    made = bench(labelled())
+    made.settings.budget = "5s"
+    left = tmp_path / "timing" / "checkpoints"
+    left.mkdir(parents=True)
+    seen: list[bool] = []
+    made._seconds = lambda folder: seen.append(left.exists()) or {"infonce": 1.0}  # type: ignore[method-assign]
+    made.steps(tmp_path / "timing")
+    assert seen == [False]
+
+
 def test_a_step_is_timed(tmp_path: Path) -> None:
     took = bench(labelled(), "infonce,cosface")._seconds(tmp_path / "timing")
     assert set(took) == {"infonce", "cosface"}

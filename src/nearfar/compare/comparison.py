@@ -196,6 +196,7 @@ def _plan(
     return {
         "versions": {name: found.get(name) for name in ("nearfar", "torch", "transformers", "numpy")},
         "entries": [entry.to_dict() for entry in entries],
+        "recipe files": {entry.target: digest for entry in entries if (digest := entry.digest()) is not None},
         "budget": settings.budget,
         "search": settings.search,
         "seeds": settings.seeds,
@@ -203,6 +204,7 @@ def _plan(
         "evaluations": bench.evaluations,
         "training": settings_digest(settings.base()),
         "data": parts.to_dict(),
+        "memory": None if judge.memory is None else judge.memory.sha256(),
     }
 
 

@@ -11,9 +11,11 @@ where the name is what tables call it (default: the text itself) and options are
 from __future__ import annotations
 
 import ast
+import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from nearfar.contrast.temperature import Temperature
@@ -78,6 +80,12 @@ class Entry:
         except (UsageError, TypeError):
             return None
         return float(found)
+
+    def digest(self) -> str | None:
+        """Of the file, where the entry is a recipe in a file of one's own, which may change between two calls."""
+        if self.kind != "recipe" or not self.target.endswith(".py"):
+            return None
+        return hashlib.sha256(Path(self.target).read_bytes()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""

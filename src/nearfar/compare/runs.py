@@ -123,6 +123,7 @@ class Bench:
         if budget.unit == "epochs":
             steps = max(1, math.ceil(budget.amount * self.prepared.resolved.batches_per_epoch))
             return dict.fromkeys(self._names(), steps)
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed call left would be taken up again instead of timed
         return {name: max(_LEAST_STEPS, int(budget.amount / took)) for name, took in self._seconds(folder).items()}
 
     def _names(self) -> list[str]:

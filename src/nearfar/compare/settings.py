@@ -83,7 +83,8 @@ class CompareSettings:
     Training:
         training: any other setting of :class:`nearfar.training.TrainingSettings` (encoder, batch_size, ...).
     Result:
-        output: the folder. overwrite: replace what is there, and start anew.
+        output: the folder. overwrite: replace what is there; what is unfinished goes on if its settings are these, and
+            is thrown away otherwise.
     """
 
     data: str | list[str] | None = None

@@ -1,4 +1,6 @@
-"""Three parts of the data: to train on, to choose by, and to be asked once at the end. No text is in two of them."""
+"""Three parts of the data: to train on, to choose by, and to be asked once at the end.
+
+No first text is in two of them, and no second one either unless nearly all rows hang together; see :func:`split`."""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ import numpy.typing as npt
 from nearfar.data import Examples, RetrievalSet
 from nearfar.data.fingerprints import text_hashes
 from nearfar.errors import DataError, MissingExtraError
+from nearfar.report.format import plural
 
 TEST_SHARE, TEST_ROWS = 0.2, 5_000
 VALIDATION_SHARE, VALIDATION_ROWS = 0.15, 2_000
@@ -87,7 +90,7 @@ def split(
         if count < LEAST[name]:
             raise DataError(
                 f"the data are too small to be split in three: {count} rows for {name}, {LEAST[name]} are needed",
-                hint="give more data, or data for --dev and --test",
+                hint="give more data (100 rows at least, if no two share a text), or data for --dev and --test",
             )
     return parts
 
@@ -98,7 +101,7 @@ def _rows(part: Evaluated) -> int:
 
 def _cut(examples: Examples, share: float, seed: int, notes: list[str]) -> tuple[Examples, Examples]:
     if len(examples) < 2:
-        raise DataError(f"{len(examples)} rows cannot be split in three", hint="give more data")
+        raise DataError(f"{plural(len(examples), 'row')} cannot be split in three", hint="give more data")
     groups = _groups(examples, notes)
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(sizes) < 2:

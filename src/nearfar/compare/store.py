@@ -21,8 +21,8 @@ PLAN, RUNS = "plan.json", "runs"
 class Store:
     """A hidden folder beside ``output`` with the plan of the comparison and every finished run.
 
-    ``plan`` decides every result; its digest must be that of the work found there. ``overwrite`` throws away what is
-    there. :attr:`found` counts the runs that were there.
+    ``plan`` decides every result; its digest must be that of the work found there. ``overwrite`` throws away that
+    of another plan. :attr:`found` counts the runs that were there.
 
     Raises :class:`OutputError` when an unfinished comparison with another plan is there.
     """

@@ -89,6 +89,8 @@ def _untold(untold: Sequence[Difference], asked: int, reference: str, measure: s
     else:
         told = f"{names[0]} {told}"
     least = max(each.visible for each in untold)
+    if least >= 1:
+        return f"{told}: even a difference of 100 points would not be seen."
     return f"{told}: a difference of less than about {points(least)} would not be seen."
 
 

@@ -17,6 +17,11 @@ from nearfar.report.page import Fact, Page, Section, strong
 from nearfar.report.table import Column, Table
 
 RESULTS = "results.json"
+_SHARED = (
+    "columns", "max_bad_rows", "dimension", "vocabulary_size", "initial", "pooling", "max_length", "normalize",
+    "batch_size", "chunk_size", "warmup", "schedule", "weight_decay", "duplicates", "precision",
+)  # fmt: skip
+"""Settings of a comparison that are options of ``nearfar train``, too."""
 
 
 def is_comparison(path: str | os.PathLike[str]) -> bool:
@@ -302,12 +307,26 @@ def _train_command(entry: Mapping[str, Any], config: Mapping[str, Any], results:
         **({"temperature": value} if (value := entry["chosen"].get("temperature")) else {}),
     }
     for name, value in options.items():
-        words += ["--set", f"{name}={value}"] if not isinstance(value, float) else ["--set", f"{name}={value:g}"]
+        words += ["--set", f"{name}={value}"]
     rate = entry["chosen"].get("learning_rate") or entry.get("learning_rate")
     if rate:
         words += ["--learning-rate", f"{rate:g}"]
-    words += ["--steps", str(entry["steps"]), "--encoder", str(results["encoder"]), "--output", "runs/best"]
-    return shlex.join(map(str, words))
+    words += ["--steps", str(entry["steps"]), "--encoder", str(results["encoder"])]
+    words += _shared_options(config.get("comparison", {}).get("training", {}))
+    return shlex.join(map(str, [*words, "--output", "runs/best"]))
+
+
+def _shared_options(given: Mapping[str, Any]) -> list[str]:
+    """Settings that all runs shared and that are not the default, as ``nearfar train`` takes them."""
+    from nearfar.training.settings import TrainingSettings
+
+    words: list[str] = []
+    for name in _SHARED:
+        value = given.get(name)
+        if value in (None, False) or value == getattr(TrainingSettings, name, None):
+            continue
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def _read(path: Path) -> dict[str, Any]:
