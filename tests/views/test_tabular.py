@@ -105,3 +105,11 @@ def test_a_reference_of_another_width_is_refused() -> None:
         views.Corrupt(torch.rand(4, 2))(torch.rand(4, 3))
     with pytest.raises(DataError, match="reference rows"):
         views.Corrupt(torch.rand(0, 2))
+
+
+def test_whole_numbers_are_not_computed_with() -> None:
+    """Noise of 0.1 on whole numbers would be cut off, and mixing them is none of torch's operations."""
+    rows = torch.arange(6).reshape(2, 3)
+    for view in (views.FeatureNoise(), views.Interpolate()):
+        with pytest.raises(DataError, match=r"must be floating numbers, got torch\.int64"):
+            view(rows)

@@ -25,6 +25,18 @@ class TableView(View):
             raise DataError(f"{type(self).__name__}: rows of a table are [n, d], got {tuple(items.shape)}")
 
 
+class NumbersView(TableView):
+    """Base of views that compute with the values of rows ``[n, d]``, floating numbers: whole ones would be cut off."""
+
+    def check(self, items: Tensor) -> None:
+        super().check(items)
+        if not items.is_floating_point():
+            raise DataError(
+                f"{type(self).__name__}: values that are computed with must be floating numbers, got {items.dtype}",
+                hint="give rows.float(), and with columns= those that hold numbers",
+            )
+
+
 class Corrupt(TableView):
     """Some features of each row replaced by those of random other rows (SCARF, Bahri et al., 2022; VIME).
 
@@ -85,7 +97,7 @@ class Corrupt(TableView):
         return torch.where(mask, drawn, items), mask
 
 
-class FeatureNoise(TableView):
+class FeatureNoise(NumbersView):
     """Gaussian noise added to numbers: ``x + deviation * scale * N(0, 1)``.
 
     Arguments:
@@ -173,7 +185,7 @@ class ColumnMix(TableView):
         return torch.where(foreign, items[_partners(n, generator).to(items.device)], items)
 
 
-class Interpolate(TableView):
+class Interpolate(NumbersView):
     """Each row moved towards another of the batch, ``x + w (x_other - x)``: mixup of the inputs alone.
 
     Arguments:
