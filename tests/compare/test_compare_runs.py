@@ -17,7 +17,7 @@ from nearfar.compare.runs import Bench
 from nearfar.compare.settings import SEARCH_SEED, CompareSettings
 from nearfar.compare.splitting import LEAST, split
 from nearfar.data import Examples, RetrievalSet
-from nearfar.errors import DataError, OutputError, TrainingError, UsageError
+from nearfar.errors import DataError, ModelError, OutputError, TrainingError, UsageError
 
 from .conftest import SMALL, labelled, pairs, scored
 
@@ -176,6 +176,22 @@ def test_a_setting_that_diverges_is_left_out_and_one_that_cannot_be_trained_is_a
     assert all(entry["chosen"]["learning_rate"] <= 0.02 for entry in found.results["entries"])
     with pytest.raises(TrainingError, match="no setting of the search"):
         small(labelled(), "infonce,triplet", overwrite=True)
+
+
+def test_a_search_survives_weights_that_overflow_in_its_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss was finite, so that only the evaluation sees it."""
+    made = bench(labelled())
+
+    def judged(self: Any, encoder: Any, data: Any) -> Any:
+        raise ModelError("embeddings are not finite")
+
+    monkeypatch.setattr(type(made.judge), "__call__", judged)
+    done = made.search(made.entries[0], {}, 2, tmp_path / "run")
+    assert done.error == "embeddings are not finite"
+    assert done.validation is None
+    assert not (tmp_path / "run").exists()
 
 
 def test_budgets_in_steps_epochs_and_seconds(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from nearfar.compare.entries import Entry
 from nearfar.compare.judging import Judge
 from nearfar.compare.settings import SEARCH_SEED, Budget, CompareSettings
 from nearfar.compare.splitting import Parts
-from nearfar.errors import TrainingError, UsageError
+from nearfar.errors import ModelError, TrainingError, UsageError
 from nearfar.evaluation import Evaluation
 from nearfar.negatives import Batches
 from nearfar.objectives import Objective, ProxyObjective
@@ -149,7 +149,7 @@ class Bench:
         done = Done(entry.name, "search", SEARCH_SEED, dict(options), steps)
         try:
             return self._run(done, entry, folder)
-        except (TrainingError, UsageError) as error:
+        except (TrainingError, UsageError, ModelError) as error:  # ModelError: embeddings that are not finite
             if isinstance(error, ComparisonInterruptedError):
                 raise
             done.error = error.message
