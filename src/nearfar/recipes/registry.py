@@ -55,10 +55,10 @@ def find(name: str) -> Recipe:
     known = names()
     if wanted in known:
         return of_module(known[wanted])
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.65)
     raise UsageError(
         f"there is no recipe {name!r}",
-        hint=f"did you mean {' or '.join(near)}?" if near else "nearfar recipes lists all",
+        hint=(f"did you mean {' or '.join(near)}? " if near else "") + "nearfar recipes lists all",
     )
 
 
