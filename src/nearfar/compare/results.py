@@ -88,7 +88,8 @@ def assemble(
         "seconds": {
             "search": float(sum(run.seconds for run in searched)),
             "training": float(sum(run.seconds for run in final)),
-            "total": max(seconds, float(sum(run.seconds for run in [*searched, *final]))),  # runs may be of earlier calls
+            # runs may be of earlier calls
+            "total": max(seconds, float(sum(run.seconds for run in [*searched, *final]))),
         },
     }
     return Comparison(

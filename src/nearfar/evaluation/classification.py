@@ -84,9 +84,7 @@ def classification(
             # Rare classes cannot be in every part; the figures count their items all the same.
             warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
             for seen_rows, asked_rows in splitter.split(points, truth):
-                guesses = _predict(
-                    points[seen_rows], truth[seen_rows], points[asked_rows], neighbours, classifiers
-                )
+                guesses = _predict(points[seen_rows], truth[seen_rows], points[asked_rows], neighbours, classifiers)
                 for name, guess in guesses.items():
                     predicted[name][asked_rows] = guess
         details.update(folds=parts, classes=len(classes), rare_classes=int((counts < parts).sum()))
