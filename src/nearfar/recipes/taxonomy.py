@@ -352,8 +352,13 @@ from nearfar.views.tabular import FeatureNoise
 # two sensors at one step, keys of a momentum encoder and a queue, prototype codes, a margin
 world = Sensors(seed=0)
 method = compose(
-    world.pairs("multisensory"), Perceptron((24, 64, 32)), features=32, dimension=8,
-    keys="online-offline", head="prototypes", objective="triplet",
+    world.pairs("multisensory"),
+    Perceptron((24, 64, 32)),
+    features=32,
+    dimension=8,
+    keys="online-offline",
+    head="prototypes",
+    objective="triplet",
 )
 batches = random_batches(len(world), 64, 20, torch.Generator().manual_seed(0))
 train_steps(lambda index: method({"index": index})[0], [method], batches, after_step=method.after_step)
