@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "views.md"
 def test_every_example_runs() -> None:
     text = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     namespace: dict[str, object] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -100,8 +100,8 @@ RECIPE = Recipe(
         2020,
         "2010.15464",
     ),
-    claim="A pretext task and a contrast of clips, trained together on residual frames, are no worse than the better "
-    "of the two alone and better than the worse, and residual frames help.",
+    claim="A pretext task and a contrast of clips, trained together on residual frames, beat either alone by far; "
+    "neither part costs what the other gains.",
     parts={
         "relation": "the first and the third clip of a video near, clips of other videos far",
         "views": "tuples of clips, residual frames, one draw of augmentation for all frames of a clip "
