@@ -122,4 +122,4 @@ def show(found: Any) -> None:
     console.out.print(console.table(titles, rows, right=[3]))
     console.out.print()
     console.out.print(str(found.verdict), markup=False)
-    console.out.print(f"\n{found.folder / 'report.html'}", markup=False, style="dim")
+    console.out.print(f"\n{found.folder / 'report.html'}", markup=False, style="dim", soft_wrap=True)

@@ -67,4 +67,4 @@ def show(found: object) -> None:
         f"{found.seconds['total']:.0f} s in all)",
         markup=False,
     )
-    console.out.print(f'next: nearfar search {found.folder} "shuffle an array in place"', markup=False)
+    console.out.print(f'next: nearfar search {found.folder} "shuffle an array in place"', markup=False, soft_wrap=True)

@@ -60,6 +60,8 @@ def encode(
             }
         )
         return
-    console.out.print(f"{written.path}: {written.rows:,} x {written.dimension} {written.dtype}", markup=False)
+    console.out.print(
+        f"{written.path}: {written.rows:,} x {written.dimension} {written.dtype}", markup=False, soft_wrap=True
+    )
     if written.skipped_rows:
         console.warning(f"{written.skipped_rows:,} bad rows were skipped")

@@ -115,7 +115,7 @@ def mine(
             "mined negatives are nearer than the positives on average: many are probably unlabelled positives; "
             "use --ratio 0.95 or a later window of --ranks"
         )
-    console.out.print(f"next: nearfar train {found.path} --output runs/hard", markup=False, style="dim")
+    console.out.print(f"next: nearfar train {found.path} --output runs/hard", markup=False, style="dim", soft_wrap=True)
 
 
 def _window(ranks: str) -> tuple[int, int]:

@@ -27,4 +27,4 @@ def report(
     if as_json:
         console.emit_json({"report": str(written)})
     else:
-        console.out.print(str(written), markup=False)
+        console.out.print(str(written), markup=False, soft_wrap=True)

@@ -90,7 +90,7 @@ def reproduce(
         else:
             _overview(outcomes)
             console.out.print(scoreboard.summary_line(board), markup=False)
-            console.out.print(f"report: {written[-1]}", markup=False)
+            console.out.print(f"report: {written[-1]}", markup=False, soft_wrap=True)
     elif as_json:
         console.emit_json([outcome.to_dict() for outcome in outcomes])
     else:

@@ -52,7 +52,7 @@ def index(
     if as_json:
         console.emit_json({"index": str(output), "documents": len(built), "kind": kind, "dimension": built.dimension})
     else:
-        console.out.print(f"{output}: {len(built):,} documents, {kind}", markup=False)
+        console.out.print(f"{output}: {len(built):,} documents, {kind}", markup=False, soft_wrap=True)
         console.out.print(f'next: nearfar search {output} "your question"', markup=False, style="dim")
 
 
