@@ -66,5 +66,6 @@ def show(found: object) -> None:
         f"\nreport: {found.folder / 'report.html'}   ({found.seconds['training']:.0f} s of training, "
         f"{found.seconds['total']:.0f} s in all)",
         markup=False,
+        soft_wrap=True,
     )
     console.out.print(f'next: nearfar search {found.folder} "shuffle an array in place"', markup=False, soft_wrap=True)

@@ -79,8 +79,7 @@ def _overview(claims: Sequence[Mapping[str, Any]]) -> Table:
                 link + (" (weak)" if claim["weak"] else ""),
                 verdict_tag(claim["verdict"]),
                 _sabotage(claim),
-                Markup("<br>").join(_effect(said) for said in claim["statements"]),
-                claim["claim"],
+                _holding(claim["statements"]),
                 claim["seconds"].get("cpu"),
             ]
         )
@@ -88,11 +87,15 @@ def _overview(claims: Sequence[Mapping[str, Any]]) -> Table:
         Column("recipe"),
         Column("verdict"),
         Column("sabotage"),
-        Column("effect (95 % interval)", "written"),
-        Column("claim", "long text"),
+        Column("statements", "written"),
         Column("CPU", "duration"),
     ]
     return Table(columns, rows)
+
+
+def _holding(statements: Sequence[Mapping[str, Any]]) -> str:
+    held = sum(said["verdict"] == "holds" for said in statements)
+    return f"{held} of {len(statements)} hold" if statements else "none judged"
 
 
 def _sabotage(claim: Mapping[str, Any]) -> Markup:
