@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,6 @@ import pytest
 from support.browser import NEEDED, Reader
 
 pytestmark = NEEDED
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    browser = Reader(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.driver.quit()
 
 
 def test_it_opens_and_shows_each_seed(reader: Reader, board_report: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ import pytest
 from support.browser import NEEDED, Reader
 
 pytestmark = NEEDED
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    browser = Reader(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.driver.quit()
 
 
 def test_it_opens_and_answers_the_pointer(reader: Reader, finished_report: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +66,6 @@ def folder(place: Path, content: dict[str, Any]) -> Path:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return comparison.write(folder(tmp_path_factory.mktemp("comparison") / "cmp", results()))
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    browser = Reader(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.driver.quit()
 
 
 def test_it_says_what_was_found(page: Path) -> None:

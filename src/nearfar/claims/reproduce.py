@@ -17,11 +17,13 @@ from nearfar.evaluation.seeds import MINIMUM_SEEDS
 from nearfar.locking import only_one
 from nearfar.recipes import Recipe, Scale
 
-_IS = {
+SAID = {
     "holds": ("holds", "hold"),
     "inconclusive": ("is inconclusive", "are inconclusive"),
     "fails": ("fails", "fail"),
+    "error": ("could not be judged", "could not be judged"),
 }
+"""Verdicts as a reader says them, of one and of several."""
 
 
 @dataclass
@@ -69,13 +71,13 @@ class Outcome:
         if self.seeds < MINIMUM_SEEDS:
             said = f"{self.recipe.id} is not judged: {self.seeds} of the {MINIMUM_SEEDS} seeds that a verdict needs"
         else:
-            said = f"The claim of {self.recipe.id} {_IS[self.verdict][0]} over {self.seeds} seeds"
+            said = f"The claim of {self.recipe.id} {SAID[self.verdict][0]} over {self.seeds} seeds"
             if len(verdicts) > 1 and len(set(verdicts)) == 1:
                 said += f", in all {len(verdicts)} statements"
             elif len(verdicts) > 1:
-                counts = {name: verdicts.count(name) for name in _IS if name in verdicts}
+                counts = {name: verdicts.count(name) for name in SAID if name in verdicts}
                 said += f" (of {len(verdicts)} statements " + ", ".join(
-                    f"{count} {_IS[name][count > 1]}" for name, count in counts.items()
+                    f"{count} {SAID[name][count > 1]}" for name, count in counts.items()
                 )
                 said += ")"
         if self.caught is None:

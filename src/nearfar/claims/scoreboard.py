@@ -12,7 +12,7 @@ from typing import Any
 
 import nearfar
 from nearfar.claims import pool
-from nearfar.claims.reproduce import Outcome
+from nearfar.claims.reproduce import SAID, Outcome
 from nearfar.claims.store import PACKAGES, versions
 from nearfar.errors import DataError
 from nearfar.evaluation.seeds import MINIMUM_SEEDS
@@ -20,12 +20,6 @@ from nearfar.files import write_json, write_text
 
 FILE = "scoreboard.json"
 _FORMAT = 1
-_WORDS = {
-    "holds": ("holds", "hold"),
-    "inconclusive": ("is inconclusive", "are inconclusive"),
-    "fails": ("fails", "fail"),
-    "error": ("could not be judged", "could not be judged"),
-}
 
 
 def of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -39,10 +33,10 @@ def of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "rule": f"at least {MINIMUM_SEEDS} seeds; 95 % Student t interval of the differences paired by seed; holds: "
         "wholly above the margin; fails: wholly below 0, or below a negative margin; else inconclusive",
         "machine": machine(),
-        "counts": {name: verdicts.count(name) for name in _WORDS},
+        "counts": {name: verdicts.count(name) for name in SAID},
         "counted": ", ".join(
             f"{verdicts.count(name)} {words[verdicts.count(name) > 1]}"
-            for name, words in _WORDS.items()
+            for name, words in SAID.items()
             if name in verdicts
         ),
         "sabotage": {

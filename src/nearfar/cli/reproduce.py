@@ -26,7 +26,7 @@ def reproduce(
     wing: Annotated[str | None, typer.Option(help="With --all, only those of this wing.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ...; a verdict needs five.")] = 5,
     scale: Annotated[
-        Literal["quick", "full", "smoke"], typer.Option(help="quick: a minute each; smoke: wiring only.")
+        Literal["quick", "full", "smoke"], typer.Option(help="quick: a minute or two each; smoke: wiring only.")
     ] = "quick",
     workers: Annotated[int | None, typer.Option(min=1, help="Parallel processes; one for each core.")] = None,
     output: Annotated[

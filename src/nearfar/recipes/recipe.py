@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nearfar.objectives import Objective
 
 Scale = Literal["smoke", "quick", "full"]
-"""``"quick"``: five seeds and the sabotage within a minute on two cores; ``"full"``: more data, steps or settings;
+"""``"quick"``: five seeds and the sabotage in a minute or two on two cores; ``"full"``: more data, steps or settings;
 ``"smoke"``: a few steps on little data in a second, to see that everything is measured (its values mean nothing)."""
 
 Setting = TypeVar("Setting")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from nearfar.objectives import DCL, InfoNCE, RowObjective
 from nearfar.recipes import content_style
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
@@ -9,6 +11,13 @@ from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
 ACCURACY = "kNN accuracy"
 GAIN = "gain over NT-Xent"
 BATCHES = (4, 16, 64)
+
+
+class NextColumnLeftOut(InfoNCE):
+    """DCL with a mask that is off by one: the positive stays in the denominator, a negative beside it leaves."""
+
+    def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
+        return super().rows(scores, positive, negative & ~positive.roll(1, 1), **state)
 
 
 def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
@@ -19,8 +28,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         return content_style.accuracy_of_small_steps(objective, seed=seed, steps=steps, batch_size=batch_size)
 
     coupled = InfoNCE(temperature=0.1)
-    # sabotaged: the positive stays in the denominator
-    decoupled = coupled if sabotage else DCL(temperature=0.1)
+    decoupled = NextColumnLeftOut(temperature=0.1) if sabotage else DCL(temperature=0.1)
     found: dict[str, dict[str, float]] = {}
     for size in BATCHES:
         before, after = accuracy(coupled, size), accuracy(decoupled, size)
@@ -52,11 +60,12 @@ RECIPE = Recipe(
         Statement(GAIN, "DCL, B = 4", "DCL, B = 64"),
     ],
     experiment=experiment,
-    sabotage="the positive stays in the denominator: NT-Xent once more, whose gain over itself is exactly 0",
+    sabotage="a mask off by one column: the positive stays in the denominator, and a negative leaves it",
     not_asserted="The gain is one of speed: it is asserted for few, small steps alone. In a trial it was gone at "
     "learning rates from 1e-3 with B = 4 (0.708 against 0.701 of NT-Xent at 1e-3, 0.550 against 0.637 at 0.015 with "
-    "B = 8), and with Adam, which takes the factor out by itself. The paper's weighted form, DCLW, is not asserted: a "
-    "re-implementation found it below DCL.",
+    "B = 8), and with Adam, which takes the factor out by itself. That both directions are decoupled: with one of them "
+    "alone the claim holds as well (five seeds: a gain of 0.03 at B = 4), which is left to tests of the gradient. The "
+    "paper's weighted form, DCLW, is not asserted: a re-implementation found it below DCL.",
     verified="formula read in two re-implementations, which agree with the paper; recorded numbers of both are matched "
     "by the tests",
     build=DCL,
