@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -161,8 +164,8 @@ def test_a_plain_function_is_a_view() -> None:
     assert torch.equal(views.Compose(halved, views.HorizontalFlip(1.0))(items), (items / 2).flip(-1))
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
-def test_a_probability_outside_0_1_is_refused(p: float) -> None:
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan"), True, np.float32(1.5), "0.5", None])
+def test_a_probability_outside_0_1_is_refused(p: Any) -> None:
     with pytest.raises(UsageError, match="p must lie in"):
         views.HorizontalFlip(p)
 
@@ -171,9 +174,32 @@ def test_ranges_are_checked() -> None:
     assert checked_range("x", 0.3, 0, 9, around=1) == pytest.approx((0.7, 1.3))
     assert checked_range("x", 1.3, 0, 9, around=1) == pytest.approx((0, 2.3))
     assert checked_range("x", (1, 2), 0, 9) == (1, 2)
-    for wrong in ((2, 1), (-1, 1), (1, 10), (float("nan"), 1), (1, 2, 3)):
+    wrong_ones: list[Any] = [(2, 1), (-1, 1), (1, 10), (float("nan"), 1), (1, 2, 3), (1,), True, (0, True), None, "ab"]
+    for wrong in [*wrong_ones, np.bool_(True), np.float32("nan"), torch.nn, [[1, 2], [3, 4]]]:
         with pytest.raises(UsageError, match="x must be a range"):
             checked_range("x", wrong, 0, 9)
+    for infinite in (float("inf"), np.float64("inf"), (1, float("inf"))):
+        with pytest.raises(UsageError, match="finite"):
+            checked_range("x", infinite, 0, float("inf"), around=1)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, Fraction])
+def test_numbers_of_any_kind_are_options(kind: Any) -> None:
+    found = checked_range("x", kind(0.25), 0, 9, around=1)
+    assert found == (0.75, 1.25)
+    assert set(map(type, found)) == {float}
+    assert checked_range("x", (kind(0.5), np.int64(3)), 0, 9) == (0.5, 3)
+    for ours, plain in (
+        (views.HorizontalFlip(kind(0.5)), views.HorizontalFlip(0.5)),
+        (views.Noise(kind(0.5)), views.Noise(0.5)),
+        (views.Rotate(kind(-30)), views.Rotate(30)),
+        (views.Rotate((np.float32(-30), kind(60))), views.Rotate((-30, 60))),
+        (views.ColourJitter(hue=kind(0.25)), views.ColourJitter(hue=(-0.25, 0.25))),
+        (views.PermuteSegments(np.int64(3)), views.PermuteSegments(3)),
+        (views.RandomResizedCrop(np.int64(3)), views.RandomResizedCrop(3)),
+        (views.simclr_views(np.int32(16)), views.simclr_views(16)),
+    ):
+        assert repr(ours) == repr(plain)
 
 
 @pytest.mark.parametrize(

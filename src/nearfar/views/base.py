@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import math
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,8 +14,6 @@ from nearfar.errors import UsageError
 
 AnyView = Callable[..., Tensor]
 """``view(items [n, ...], generator=None) -> items``: any callable of this form is a view."""
-
-Number = TypeVar("Number", int, float)
 
 
 class View:
@@ -30,9 +30,9 @@ class View:
     """
 
     def __init__(self, p: float = 1.0) -> None:
-        if not 0 <= p <= 1:
-            raise UsageError(f"{type(self).__name__}: p must lie in [0, 1], got {p}")
-        self.p = p
+        if not is_number(p) or not 0 <= p <= 1:
+            raise UsageError(f"{type(self).__name__}: p must lie in [0, 1], got {p!r}")
+        self.p = float(p)
 
     def __call__(self, items: Tensor, generator: torch.Generator | None = None) -> Tensor:
         self.check(items)
@@ -98,17 +98,27 @@ def normal(*shape: int, like: Tensor | None = None, generator: torch.Generator |
     return _as(torch.randn(shape, generator=generator, device=device), like)
 
 
+def is_number(given: Any) -> TypeGuard[float]:
+    """Whether ``given`` is a finite real number, of Python or of numpy; True and False are none."""
+    return isinstance(given, Real) and not isinstance(given, bool) and math.isfinite(given)
+
+
 def checked_range(
-    name: str, given: Number | Sequence[Number], low: float, high: float, *, around: float | None = None
+    name: str, given: float | Sequence[float], low: float, high: float, *, around: float | None = None
 ) -> tuple[float, float]:
     """``given`` as an ordered pair of numbers in [low, high]: a pair as it is, one number x as (around - x, around + x)
-    or, without ``around``, as (x, x)."""
-    if isinstance(given, int | float):
-        pair = (given, given) if around is None else (max(low, around - given), around + given)
+    or, without ``around``, as (x, x).
+
+    Numbers are those of :func:`is_number`. Raises :class:`~nearfar.errors.UsageError` for anything else.
+    """
+    if isinstance(given, Iterable):
+        pair = tuple(given)
+    elif not is_number(given) or around is None:
+        pair = (given, given)
     else:
-        pair = tuple(given)  # type: ignore[assignment]
-    if len(pair) != 2 or not low <= pair[0] <= pair[1] <= high:
-        raise UsageError(f"{name} must be a range within [{low:g}, {high:g}], got {given}")
+        pair = (max(low, around - given), around + given)
+    if len(pair) != 2 or not all(map(is_number, pair)) or not low <= pair[0] <= pair[1] <= high:
+        raise UsageError(f"{name} must be a range of finite numbers within [{low:g}, {high:g}], got {given!r}")
     return float(pair[0]), float(pair[1])
 
 

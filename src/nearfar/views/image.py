@@ -15,7 +15,8 @@ Batched and in torch alone; each item draws its own parameters, the frames of a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import index
 from typing import Literal
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 from nearfar.contrast.precision import at_least_float32
 from nearfar.errors import UsageError
 from nearfar.views import pixels
-from nearfar.views.base import Compose, View, checked_range, normal, uniform
+from nearfar.views.base import Compose, View, checked_range, is_number, normal, uniform
 
 
 class ImageView(View):
@@ -56,7 +57,7 @@ class RandomResizedCrop(ImageView):
         p: float = 1.0,
     ) -> None:
         super().__init__(p)
-        self.size = (size, size) if isinstance(size, int) else size
+        self.size = None if size is None else _height_and_width(size)
         if self.size is not None and min(self.size) < 1:
             raise UsageError(f"RandomResizedCrop: size must be at least 1, got {size}")
         self.scale = checked_range("RandomResizedCrop: scale", scale, 1e-6, 1)
@@ -111,8 +112,8 @@ class Rotate(ImageView):
         self, degrees: float | tuple[float, float] = 45.0, *, padding: pixels.Padding = "zeros", p: float = 1.0
     ) -> None:
         super().__init__(p)
-        pair = (-abs(degrees), abs(degrees)) if isinstance(degrees, int | float) else degrees
-        self.degrees = checked_range("Rotate: degrees", pair, -360, 360)
+        turn = abs(degrees) if is_number(degrees) else degrees
+        self.degrees = checked_range("Rotate: degrees", turn, -360, 360, around=0)
         if padding not in ("zeros", "border", "reflection"):
             raise UsageError(f"Rotate: padding must be 'zeros', 'border' or 'reflection', got {padding!r}")
         self.padding = padding
@@ -149,8 +150,7 @@ class ColourJitter(ImageView):
         self.brightness = checked_range("ColourJitter: brightness", brightness, 0, big, around=1)
         self.contrast = checked_range("ColourJitter: contrast", contrast, 0, big, around=1)
         self.saturation = checked_range("ColourJitter: saturation", saturation, 0, big, around=1)
-        pair = (-hue, hue) if isinstance(hue, int | float) else hue
-        self.hue = checked_range("ColourJitter: hue", pair, -0.5, 0.5)
+        self.hue = checked_range("ColourJitter: hue", hue, -0.5, 0.5, around=0)
 
     def change(self, items: Tensor, generator: torch.Generator | None) -> Tensor:
         steps = (
@@ -283,7 +283,7 @@ def simclr_views(
         crop: range of the area, default (0.08, 1), the paper's; below 28 pixels the least area is that of 8 x 8 pixels,
             but at most a half, because less shows nothing.
     """
-    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    height, width = _height_and_width(size)
     if min(height, width) < 1:
         raise UsageError(f"simclr_views: size must be at least 1, got {size}")
     small = min(height, width) < 64
@@ -299,3 +299,8 @@ def simclr_views(
         scale = min(height, width) / 224
         chain.append(GaussianBlur((0.1 * scale, 2 * scale)))
     return Compose(*chain)
+
+
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = size if isinstance(size, Iterable) else (size, size)
+    return index(height), index(width)
