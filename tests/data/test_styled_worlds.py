@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from nearfar.data.synthetic import AttributeCodes, BackgroundTarget, ContentCurve, StyledItems
+from nearfar.data.synthetic import AttributeCodes, BackgroundTarget, ContentCurve, ContentStyle, StyledItems
 from nearfar.errors import UsageError
 
 
-@pytest.mark.parametrize("world", [AttributeCodes(items=60, seed=2, view_noise=0.0), ContentCurve(items=60, seed=2)])
-def test_views_keep_the_content_and_redraw_the_style(world: StyledItems) -> None:
-    world.view_noise = 0.0
+@pytest.mark.parametrize("kind", [AttributeCodes, ContentCurve, ContentStyle])
+def test_views_keep_the_content_and_redraw_the_style(kind: type[ContentStyle]) -> None:
+    world: StyledItems = kind(items=60, view_noise=0.0, seed=2)
     one, other = world.views(torch.arange(60), generator=torch.Generator().manual_seed(5))
     assert one.shape == (60, world.dimension)
     kept = world.content.shape[1]
@@ -55,7 +55,7 @@ def test_fresh_items_are_of_the_same_world() -> None:
     found = (view @ codes.rotation.T)[:, :12]
     assert float((found - codes.means[labels]).std()) == pytest.approx(0.35, rel=0.05)
     view, numbers = curve.fresh(50, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close((view @ curve.rotation.T)[:, :8], curve.curve(numbers), atol=1e-5, rtol=0)
+    torch.testing.assert_close((view @ curve.rotation.T)[:, :8], curve.centre(numbers), atol=1e-5, rtol=0)
 
 
 def test_near_numbers_have_near_contents() -> None:
@@ -63,7 +63,7 @@ def test_near_numbers_have_near_contents() -> None:
     assert ((world.labels >= 0) & (world.labels <= 30)).all()
     assert torch.equal(world.labels, world.labels.round())
     assert len(set(world.labels.tolist())) == 31
-    apart = torch.cdist(world.curve(torch.tensor([0.0, 1.0, 4.0, 30.0])), world.curve(torch.zeros(1)))[:, 0].square()
+    apart = torch.cdist(world.centre(torch.tensor([0.0, 1.0, 4.0, 30.0])), world.centre(torch.zeros(1)))[:, 0].square()
     # E (cos(wy + b) - cos(b))^2 = 1 - exp(-y^2 / (2 smoothness^2))
     expected = 1 - (-torch.tensor([0.0, 1.0, 4.0, 30.0]).square() / 32).exp()
     torch.testing.assert_close(apart / 400, expected, atol=0.12, rtol=0)
@@ -103,7 +103,7 @@ def test_views_of_both_sets_redraw_the_noise() -> None:
     assert float(around.std()) == pytest.approx(0.5, rel=0.1)
 
 
-@pytest.mark.parametrize("kind", [AttributeCodes, ContentCurve, BackgroundTarget])
+@pytest.mark.parametrize("kind", [AttributeCodes, ContentCurve, ContentStyle, BackgroundTarget])
 def test_the_seed_decides_everything(kind: Any) -> None:
     def seen(world: Any) -> torch.Tensor:
         found: torch.Tensor = world.views(torch.arange(10))[0]

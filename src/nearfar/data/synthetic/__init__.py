@@ -5,11 +5,12 @@ from __future__ import annotations
 from nearfar.data.synthetic.attribute_codes import AttributeCodes
 from nearfar.data.synthetic.background_target import BackgroundTarget
 from nearfar.data.synthetic.content_curve import ContentCurve
-from nearfar.data.synthetic.content_style import ContentStyle, random_rotation
+from nearfar.data.synthetic.content_style import ContentStyle
 from nearfar.data.synthetic.gaussian_views import GaussianViews
 from nearfar.data.synthetic.long_tail import long_tail
+from nearfar.data.synthetic.rotation import random_rotation
 from nearfar.data.synthetic.sensors import Sensors
-from nearfar.data.synthetic.styled import StyledItems
+from nearfar.data.synthetic.styled import StyledClasses, StyledItems
 
 __all__ = [
     "AttributeCodes",
@@ -18,6 +19,7 @@ __all__ = [
     "ContentStyle",
     "GaussianViews",
     "Sensors",
+    "StyledClasses",
     "StyledItems",
     "long_tail",
     "random_rotation",

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nearfar.data.synthetic.content_style import random_rotation
-from nearfar.data.synthetic.styled import StyledItems
+from nearfar.data.synthetic.rotation import random_rotation
+from nearfar.data.synthetic.styled import StyledClasses
 from nearfar.errors import UsageError
 
 
-class AttributeCodes(StyledItems):
+class AttributeCodes(StyledClasses):
     """Every combination of attribute values is a class: three binary attributes make eight.
 
     Each attribute has ``attribute_dimensions`` dimensions of its own, in which its values are as far apart as they can
@@ -54,30 +54,18 @@ class AttributeCodes(StyledItems):
             )
         generator = torch.Generator().manual_seed(seed)
         self.codes = torch.cartesian_prod(*(torch.arange(count) for count in values)).reshape(-1, len(values))
-        self.spread = spread
         poles = [_simplex(count, attribute_dimensions, generator) for count in values]
-        self.means = torch.cat([found[code] for found, code in zip(poles, self.codes.T, strict=True)], dim=1)
-        super().__init__(self.means.shape[1], style_dimensions, view_noise=view_noise, style=style, generator=generator)
-        self.labels = torch.randint(len(self.codes), (items,), generator=generator)
+        means = torch.cat([found[code] for found, code in zip(poles, self.codes.T, strict=True)], dim=1)
+        super().__init__(
+            means, style_dimensions, spread=spread, view_noise=view_noise, style=style, generator=generator
+        )
+        self.labels = self.draw_labels(items)
         self.content = self.draw_content(self.labels)
 
     @property
     def shared(self) -> Tensor:
         """How many attributes each two classes have in common, ``[classes, classes]``."""
         return (self.codes[:, None] == self.codes[None]).sum(2)
-
-    def draw_content(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Content ``[n, attributes * attribute_dimensions]`` of fresh items of the classes ``labels [n]``."""
-        centre = self.means[labels]
-        drawn = self.generator if generator is None else generator
-        content: Tensor = centre + self.spread * torch.randn(centre.shape, generator=drawn)
-        return content
-
-    def fresh(self, items: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """One view ``[items, dimension]`` of new items, classes uniform, and their classes ``[items]``."""
-        drawn = self.generator if generator is None else generator
-        labels = torch.randint(len(self.codes), (items,), generator=drawn)
-        return self.view(self.draw_content(labels, generator=drawn), generator=drawn), labels
 
 
 def _simplex(corners: int, dimensions: int, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.data.synthetic.content_style import random_rotation
+from nearfar.data.synthetic.rotation import random_rotation
 from nearfar.errors import UsageError
 
 

@@ -47,30 +47,25 @@ class ContentCurve(StyledItems):
         if not (highest > 0 and smoothness > 0 and items >= 1):
             raise UsageError(f"highest is {highest}, smoothness {smoothness}, items {items}; all must be above 0")
         generator = torch.Generator().manual_seed(seed)
-        self.highest, self.whole, self.spread = highest, whole, spread
+        self.highest, self.whole = highest, whole
         self.frequency = torch.randn(content_dimensions, generator=generator) / smoothness
         self.phase = 2 * math.pi * torch.rand(content_dimensions, generator=generator)
-        super().__init__(content_dimensions, style_dimensions, view_noise=view_noise, style=style, generator=generator)
+        super().__init__(
+            content_dimensions,
+            style_dimensions,
+            spread=spread,
+            view_noise=view_noise,
+            style=style,
+            generator=generator,
+        )
         self.labels = self.draw_labels(items)
         self.content = self.draw_content(self.labels)
-
-    def curve(self, labels: Tensor) -> Tensor:
-        """The curve ``[n, content_dimensions]`` at the labels ``[n]``."""
-        return torch.cos(labels[:, None] * self.frequency + self.phase)
 
     def draw_labels(self, items: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Labels ``[items]`` of new items."""
         labels = self.highest * torch.rand(items, generator=self.generator if generator is None else generator)
         return labels.round() if self.whole else labels
 
-    def draw_content(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Content ``[n, content_dimensions]`` of fresh items with the labels ``[n]``."""
-        centre = self.curve(labels)
-        drawn = self.generator if generator is None else generator
-        return centre + self.spread * torch.randn(centre.shape, generator=drawn)
-
-    def fresh(self, items: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """One view ``[items, dimension]`` of new items and their labels ``[items]``."""
-        drawn = self.generator if generator is None else generator
-        labels = self.draw_labels(items, generator=drawn)
-        return self.view(self.draw_content(labels, generator=drawn), generator=drawn), labels
+    def centre(self, labels: Tensor) -> Tensor:
+        """The curve ``[n, content_dimensions]`` at the labels ``[n]``."""
+        return torch.cos(labels[:, None] * self.frequency + self.phase)

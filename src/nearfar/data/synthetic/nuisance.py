@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nearfar.data.synthetic.content_style import ContentStyle, random_rotation
+from nearfar.data.synthetic.content_style import ContentStyle
+from nearfar.data.synthetic.rotation import random_rotation
 
 
 class ContentNuisance(ContentStyle):
@@ -59,10 +60,9 @@ class ContentNuisance(ContentStyle):
         content = super().draw_content(labels, generator=drawn)
         return torch.cat([content, torch.randn(len(content), 1, generator=drawn)], 1)
 
-    def view(self, content: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """One view ``[n, dimension]`` of items by content and u: fresh noise, fresh style."""
+    def parts(self, content: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """A view by content and u before it is rotated: content with fresh noise, fresh style, u with fresh noise."""
         drawn = self.generator if generator is None else generator
-        noise = self.view_noise * torch.randn(content[:, :-1].shape, generator=drawn)
-        style = self.style * torch.randn(len(content), self.style_dimensions, generator=drawn)
-        shown = self.nuisance_noise * torch.randn(len(content), self.nuisance_dimensions, generator=drawn)
-        return torch.cat([content[:, :-1] + noise, style, content[:, -1:] + shown], 1) @ self.rotation
+        styled = super().parts(content[:, :-1], generator=drawn)
+        noise = self.nuisance_noise * torch.randn(len(content), self.nuisance_dimensions, generator=drawn)
+        return torch.cat([styled, content[:, -1:] + noise], 1)
