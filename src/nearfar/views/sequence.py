@@ -6,7 +6,6 @@ with as many padding ids as it is shorter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -167,10 +166,18 @@ class IdsView(View):
     """Base of views of sequences of ids ``[n, t]`` (integers), padded to equal length with the id ``padding``.
 
     The share of a sequence counts its own ids; an empty one stays empty.
+
+    Arguments: ``share``: of the ids, a number or a range in [0, 1] by sequence, default 0.6; ``padding``: default 0;
+    ``padding_side``: where it stands, ``"right"`` (default) or ``"left"``; ``p``: default 1.
     """
 
     def __init__(
-        self, share: float | Sequence[float], *, padding: int, padding_side: Literal["right", "left"], p: float
+        self,
+        share: float | tuple[float, float] = 0.6,
+        *,
+        padding: int = 0,
+        padding_side: Literal["right", "left"] = "right",
+        p: float = 1.0,
     ) -> None:
         super().__init__(p)
         self.share = checked_range(f"{type(self).__name__}: share", share, 0, 1)
@@ -203,16 +210,6 @@ class CropIds(IdsView):
     default ``"right"``; ``p``: default 1.
     """
 
-    def __init__(
-        self,
-        share: float | tuple[float, float] = 0.6,
-        *,
-        padding: int = 0,
-        padding_side: Literal["right", "left"] = "right",
-        p: float = 1.0,
-    ) -> None:
-        super().__init__(share, padding=padding, padding_side=padding_side, p=p)
-
     def change(self, items: Tensor, generator: torch.Generator | None) -> Tensor:
         real, number, length = self.counted(items, generator)
         length = length.clamp_min(1)
@@ -233,7 +230,7 @@ class MaskIds(IdsView):
     def __init__(
         self, mask: int, share: float | tuple[float, float] = 0.3, *, padding: int = 0, p: float = 1.0
     ) -> None:
-        super().__init__(share, padding=padding, padding_side="right", p=p)
+        super().__init__(share, padding=padding, p=p)
         if mask == padding:
             raise UsageError(f"MaskIds: mask and padding are both {mask}; what is masked must not look like padding")
         self.mask = mask
@@ -250,16 +247,6 @@ class ReorderIds(IdsView):
     Arguments: ``share``: of the ids that are shuffled, default 0.6; ``padding``, ``padding_side``, ``p``: as of
     :class:`CropIds`.
     """
-
-    def __init__(
-        self,
-        share: float | tuple[float, float] = 0.6,
-        *,
-        padding: int = 0,
-        padding_side: Literal["right", "left"] = "right",
-        p: float = 1.0,
-    ) -> None:
-        super().__init__(share, padding=padding, padding_side=padding_side, p=p)
 
     def change(self, items: Tensor, generator: torch.Generator | None) -> Tensor:
         real, number, length = self.counted(items, generator)
