@@ -90,8 +90,8 @@ def test_the_steps_are_those_of_the_optimizer(
         by_hand.zero_grad()
         value.backward()
         by_hand.step()
-    assert losses == values
-    assert torch.equal(model.weight, expected.weight)
+    torch.testing.assert_close(losses, values)
+    torch.testing.assert_close(model.weight, expected.weight)
 
 
 def test_the_hook_sees_the_new_weights_and_the_modes_are_kept() -> None:
@@ -125,10 +125,12 @@ def test_a_loss_that_is_not_finite_changes_no_weight() -> None:
     weights = []
 
     def loss(batch: Tensor) -> Tensor:
+        assert model.training
         weights.append(model.weight.detach().clone())
         return _losses(batch, model) * (float("nan") if len(weights) == 2 else 1)
 
     with pytest.raises(TrainingError, match="step 2 is nan"):
         train_steps(loss, [model], [torch.arange(4)] * 3)
+    assert not model.training
     assert len(weights) == 2
     assert torch.equal(model.weight, weights[1])

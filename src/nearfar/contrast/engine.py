@@ -220,10 +220,13 @@ class _Choice:
         if self.memory != "auto":
             return self.memory == "tiled"
         n, m = relation.shape
-        if n * m * like.element_size() > DENSE_LIMIT:
+        size = n * m * like.element_size()
+        if size > DENSE_LIMIT:
             return True
         # an objective on pairs of columns may need much more than its scores
-        return n * m * like.element_size() * objective.arrays(_positives(relation)) > 64 * DENSE_LIMIT
+        if size * objective.arrays(max(1, m)) <= 64 * DENSE_LIMIT:
+            return False  # however many of them are near
+        return size * objective.arrays(_positives(relation)) > 64 * DENSE_LIMIT
 
     def kernel(self, objective: RowCosts, relation: Relation, query: Tensor) -> bool:
         """Whether fused kernels do it."""

@@ -10,6 +10,9 @@ from torch import Tensor
 from nearfar.contrast.distributed import GatheredRows
 from nearfar.contrast.relation import Relation, Rows, SparseTile, Weights, integers, matches
 
+COMPARED_AT_ONCE = 2**18
+"""Tiles of at most so many pairs compare all ids of both sides, which is quicker there than to look them up."""
+
 
 class Paired(Relation):
     """Items with the same id are near, all others far: pairs, several positives a query, hard negatives.
@@ -28,8 +31,7 @@ class Paired(Relation):
     Over several processes ids must be those of the global batch; without ids each process numbers its own items apart.
     """
 
-    lookup: dict[str, tuple[Tensor, Tensor]]
-    """Of a bound relation: the keys' ids and exclude values, sorted, and where each stood."""
+    _sorted_keys: dict[str, tuple[Tensor, Tensor]]
 
     numbered_by: Literal["query", "key"] | None = None
     """Which side's positions gave the ids, where none were given."""
@@ -92,13 +94,14 @@ class Paired(Relation):
                     raise ValueError(f"Paired: {value.numel()} {name} values for {count} {side}")
         bound = self._with_state(query, key or None, False)._bound(n, m, self_contrast, device)
         bound.numbered_by = numbered_by
-        return bound._sorted()
+        bound._sorted_keys = {}
+        return bound
 
-    def _sorted(self) -> Paired:
-        self.lookup = {
-            name: torch.sort(self._keys[name], stable=True) for name in ("id", "exclude") if name in self._keys
-        }
-        return self
+    def _lookup(self, name: str) -> tuple[Tensor, Tensor]:
+        """The keys' ``"id"`` or ``"exclude"`` values in order, and where each stood; of a bound relation."""
+        if name not in self._sorted_keys:
+            self._sorted_keys[name] = torch.sort(self._keys[name], stable=True)
+        return self._sorted_keys[name]
 
     def across(self, queries: GatheredRows, keys: GatheredRows) -> Relation:
         local = self
@@ -110,7 +113,8 @@ class Paired(Relation):
             local = self._with_state(query, key, self.self_contrast)
         moved = Relation.across(local, queries, keys)
         assert isinstance(moved, Paired)
-        return moved._sorted()
+        moved._sorted_keys = {}
+        return moved
 
     def weigh(self, query: dict[str, Tensor], key: dict[str, Tensor]) -> Weights:
         positive = (query["id"][:, None] == key["id"][None, :]) & (query["id"] >= 0)[:, None]
@@ -126,13 +130,13 @@ class Paired(Relation):
         if "within" in self.query_state:
             return None  # most pairs may be ignored
         query = {name: value[rows] for name, value in self.query_state.items()}
-        near_rows, near_columns = matches(query["id"], *self.lookup["id"])
+        near_rows, near_columns = matches(query["id"], *self._lookup("id"))
         if self.self_contrast:
             other = query["position"][near_rows] != self._keys["position"][near_columns]
             near_rows, near_columns = near_rows[other], near_columns[other]
         ignored_rows = ignored_columns = near_rows.new_zeros(0)
         if "exclude" in query:
-            ignored_rows, ignored_columns = matches(query["exclude"], *self.lookup["exclude"])
+            ignored_rows, ignored_columns = matches(query["exclude"], *self._lookup("exclude"))
             ids = query["id"][ignored_rows]
             other = (ids != self._keys["id"][ignored_columns]) | (ids < 0)
             if self.self_contrast:
@@ -145,10 +149,11 @@ class Paired(Relation):
         return SparseTile(near_rows, near_columns, ignored_rows, ignored_columns)
 
     def tile(self, rows: Rows, columns: Rows | None = None) -> Weights:
-        few = None if columns is not None else self.sparse(rows)
+        count = self.query_state["id"][rows].numel()
+        small = count * self.shape[1] <= COMPARED_AT_ONCE
+        few = None if small or columns is not None else self.sparse(rows)
         if few is None:
             return super().tile(rows, columns)
-        count = self.query_state["id"][rows].numel()
         positive = torch.zeros(count, self.shape[1], dtype=torch.bool, device=few.near_rows.device)
         positive[few.near_rows, few.near_columns] = True
         negative = ~positive
@@ -159,7 +164,8 @@ class Paired(Relation):
         turned = self._with_state(self._keys, self.query_state, self.self_contrast)
         if self.numbered_by is not None:
             turned.numbered_by = "key" if self.numbered_by == "query" else "query"
-        return turned._sorted()
+        turned._sorted_keys = {}
+        return turned
 
 
 class Views(Paired):
