@@ -1,4 +1,4 @@
-"""The order of distances between embeddings and between numbers."""
+"""The order of two kinds of numbers, and of distances between embeddings and between numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nearfar.errors import DataError
-from nearfar.evaluation.order import distance_order
+from nearfar.evaluation.order import distance_order, rank_correlation
 
 
 def _arc(angles: torch.Tensor) -> torch.Tensor:
@@ -50,3 +50,32 @@ def test_lengths_do_not_matter() -> None:
 def test_what_has_no_order(embeddings: torch.Tensor, labels: torch.Tensor, what: str) -> None:
     with pytest.raises(DataError, match=what):
         distance_order(embeddings, labels)
+
+
+def test_ranks_count_and_ties_share_theirs() -> None:
+    generator = torch.Generator().manual_seed(2)
+    one = torch.randint(6, (40,), generator=generator)
+    other = one + 3 * torch.randn(40, generator=generator)
+
+    def ranks(values: list[float]) -> list[float]:
+        return [sum(each < value for each in values) + (values.count(value) - 1) / 2 for value in values]
+
+    expected = np.corrcoef(ranks(one.tolist()), ranks(other.tolist()))[0, 1]
+    assert rank_correlation(one, other) == pytest.approx(expected)
+    assert rank_correlation(one.numpy(), (other / 3).exp().bfloat16().double()) == pytest.approx(expected, abs=0.01)
+    assert rank_correlation(other, -other.exp()) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        (torch.arange(3), torch.arange(4), "values are"),
+        (torch.zeros(2, 2), torch.zeros(2, 2), "values are"),
+        (torch.zeros(1), torch.zeros(1), "2 or more"),
+        (torch.arange(3), torch.ones(3), "all values are the same"),
+        (torch.arange(3), torch.tensor([0.0, float("inf"), 1.0]), "finite"),
+    ],
+)
+def test_values_that_have_no_order(first: torch.Tensor, second: torch.Tensor, what: str) -> None:
+    with pytest.raises(DataError, match=what):
+        rank_correlation(first, second)

@@ -12,6 +12,7 @@ from nearfar.diagnostics import effective_rank
 from nearfar.encoders.gates import ClassPairGate
 from nearfar.encoders.heads import Projection
 from nearfar.encoders.perceptron import Perceptron
+from nearfar.evaluation.order import rank_correlation
 from nearfar.negatives.partners import partner_classes
 from nearfar.objectives import Hydra
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
@@ -69,7 +70,6 @@ def _measures(
     world: AttributeCodes, objective: Hydra, embeddings: Tensor, labels: Tensor, gates: Gates
 ) -> dict[str, float]:
     """Over batches of fresh items the loss; over all of them the rank, and the loss of each pair of classes."""
-    from scipy.stats import spearmanr
 
     def cost(rows: Tensor, keys: Tensor, partners: Tensor) -> float:
         one, gate = labels[rows], gates(labels[rows], partners)
@@ -94,8 +94,8 @@ def _measures(
     return {
         LOSS: sum(losses) / len(losses),
         RANK: effective_rank(embeddings),
-        ORDER: float(spearmanr(shared, -pairs).statistic),
-        ORDER_APART: float(spearmanr(shared[apart], -pairs[apart]).statistic),
+        ORDER: rank_correlation(shared, -pairs),
+        ORDER_APART: rank_correlation(shared[apart], -pairs[apart]),
     }
 
 

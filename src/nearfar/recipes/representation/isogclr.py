@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from nearfar.contrast import IndividualTemperature, Views
 from nearfar.data.synthetic import ContentStyle, long_tail
+from nearfar.evaluation.order import rank_correlation
 from nearfar.objectives import ISogCLR
 from nearfar.recipes import content_style
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
@@ -39,12 +38,9 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
 
 
 def _order(labels: Tensor, temperatures: Tensor) -> dict[str, float]:
-    from scipy.stats import spearmanr
-
     sizes = labels.bincount()
     means = torch.zeros(len(sizes)).to(temperatures).index_add(0, labels, temperatures) / sizes
-    pairs: dict[str, Any] = {BY_CLASS: (sizes, means), BY_ITEM: (sizes[labels], temperatures)}
-    return {name: float(spearmanr(one, other).statistic) for name, (one, other) in pairs.items()}
+    return {BY_CLASS: rank_correlation(sizes, means), BY_ITEM: rank_correlation(sizes[labels], temperatures)}
 
 
 RECIPE = Recipe(
