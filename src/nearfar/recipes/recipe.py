@@ -13,6 +13,7 @@ from nearfar.errors import DataError
 
 if TYPE_CHECKING:
     from nearfar.objectives import Objective
+    from nearfar.training.text_training import TextTraining
 
 Scale = Literal["smoke", "quick", "full"]
 """``"quick"``: five seeds and the sabotage in a minute or two on two cores; ``"full"``: more data, steps or settings;
@@ -121,6 +122,7 @@ class Recipe:
         verified: what formula and claim were checked against.
         weak: True where the formula is an interpretation or the paper's figures were not seen.
         build: the paper's objective for a user's own data, by its options; None where the paper needs more than that.
+        training: how ``nearfar train FILE --recipe ID`` trains on a user's texts; None where it does not.
         module: the module that it is written in; found by itself.
     """
 
@@ -137,6 +139,7 @@ class Recipe:
     verified: str = ""
     weak: bool = False
     build: Callable[..., Objective] | None = None
+    training: TextTraining | None = None
     module: str = field(default_factory=lambda: _writing_module(), repr=False)
 
     @property
