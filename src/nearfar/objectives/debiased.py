@@ -61,12 +61,16 @@ class Debiased(RowObjective):
         """``log`` of the mean of ``exp(s_in)`` over a row's negatives, ``[t]``."""
         return log_sum_exp(scores, negative) - negative.to(scores.dtype).sum(1).log()
 
+    def of_true_negatives(self, far: Tensor, near: Tensor) -> Tensor:
+        """The mean of ``exp(s)`` over the true negatives ``[t]``, by those over all negatives and over positives."""
+        return (far - self.tau_plus * near) / (1 - self.tau_plus)
+
     def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
         far = self.log_mean_negative(scores, negative)
         near = log_sum_exp(scores, positive) - positive.to(scores.dtype).sum(1).log()
         lowest = torch.as_tensor(self.lowest * self._scale(), dtype=scores.dtype, device=scores.device)
         peak = torch.maximum(torch.maximum(far, near), lowest).detach()
-        true_negative = ((far - peak).exp() - self.tau_plus * (near - peak).exp()) / (1 - self.tau_plus)
+        true_negative = self.of_true_negatives((far - peak).exp(), (near - peak).exp())
         above = true_negative > (lowest - peak).exp()  # which may underflow to 0, and the logarithm of it may not
         mass = torch.where(above, torch.where(above, true_negative, 1).log(), lowest - peak) + peak
         mass = mass + negative.to(scores.dtype).sum(1).log()

@@ -9,6 +9,7 @@ from nearfar.contrast import normalize
 from nearfar.data.synthetic import ContentStyle
 from nearfar.diagnostics import effective_rank
 from nearfar.objectives import CACR
+from nearfar.objectives.base import masked
 from nearfar.recipes import content_style
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
 
@@ -21,6 +22,18 @@ TEMPERATURES = {
     "both unweighted": (0.0, 0.0),
 }
 """By arm: t_positive and t_negative; 0 weighs all alike."""
+
+
+class FarthestPushed(CACR):
+    """CACR with a slip of the sign in the repulsion's softmax: the farthest negatives are pushed most."""
+
+    def rows(self, scores: Tensor, positive: Tensor, negative: Tensor, **state: Tensor) -> Tensor:
+        cost = self.cost(scores)
+        pull, push = (
+            torch.softmax(masked(sharpness * cost, group), dim=1)
+            for sharpness, group in ((self.t_positive, positive), (self.t_negative, negative))
+        )
+        return self.alpha * (pull * cost).sum(1) - self.beta * (push * cost).sum(1)
 
 
 def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
@@ -42,10 +55,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         }
 
     if sabotage:
-        wrong = CACR()
-        # the class takes no temperature below 0: it would push the farthest most, which is the slip meant here
-        wrong.t_negative = -wrong.t_negative
-        return {"CACR": measured(wrong)}
+        return {"CACR": measured(FarthestPushed())}
     return {arm: measured(CACR(t_positive=attract, t_negative=repel)) for arm, (attract, repel) in TEMPERATURES.items()}
 
 

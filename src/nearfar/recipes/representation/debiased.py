@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from nearfar.contrast import Explicit
@@ -16,6 +17,13 @@ ERROR = "error of the estimate"
 NEGATIVES = (4, 256)
 SHRINKS = "error that more negatives take away"
 BIASED, DEBIASED = "all are negatives", "a third is not"
+
+
+class ShareAdded(Debiased):
+    """Debiased with a slip of the sign: the positive's share is added to the negatives' mass."""
+
+    def of_true_negatives(self, far: Tensor, near: Tensor) -> Tensor:
+        return (far + self.tau_plus * near) / (1 + self.tau_plus)
 
 
 def error_of_estimate(objective: Debiased, world: ContentStyle, negatives: int, anchors: int, seed: int) -> float:
@@ -47,11 +55,8 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     shares = {DEBIASED: 1 / 3} if sabotage else {BIASED: 0.0, DEBIASED: 1 / 3}
 
     def measured(share: float) -> dict[str, float]:
-        objective = Debiased(share, temperature=0.2)
-        estimator = Debiased(share, temperature=0.5, reduction="none")
-        if sabotage:  # the sign slipped: the share is added
-            objective.tau_plus = estimator.tau_plus = -share
-
+        kind = ShareAdded if sabotage else Debiased
+        objective, estimator = kind(share, temperature=0.2), kind(share, temperature=0.5, reduction="none")
         encoder = content_style.train_encoder(world, content_style.of_items(objective), seed=seed, steps=steps)
         few, many = (error_of_estimate(estimator, world, count, anchors, seed) for count in NEGATIVES)
         return {

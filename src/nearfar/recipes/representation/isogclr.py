@@ -18,15 +18,20 @@ BY_ITEM = "rank correlation of an item's class size and its temperature"
 CLASSES, ITEMS = 20, 1000
 
 
+class Climbing(IndividualTemperature):
+    """Temperatures with a slip of the sign: they climb the dual objective where they should descend."""
+
+    def update(self, ids: Tensor, gradient: Tensor) -> None:
+        super().update(ids, -gradient)
+
+
 def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     """The temperatures of the items of a long tail of classes after training with iSogCLR."""
     world = ContentStyle(long_tail(CLASSES, ITEMS, power=0.8), spread=0.15, view_noise=0.15, style=1.0, seed=seed)
     steps = at(scale, smoke=3, quick=1500, full=3000)
 
-    temperature = IndividualTemperature(0.2, rho=0.4, rate=0.05, momentum=0.5, items=ITEMS)
-    if sabotage:
-        # the class takes no rate below 0: it climbs where it should descend, which is the slip meant here
-        temperature.rate = -temperature.rate
+    kind = Climbing if sabotage else IndividualTemperature
+    temperature = kind(0.2, rho=0.4, rate=0.05, momentum=0.5, items=ITEMS)
     objective = ISogCLR("unimodal", gamma=0.8, temperature=temperature)
 
     def loss(views: list[Tensor], index: Tensor) -> Tensor:
