@@ -1,0 +1,1 @@
+"""Sentence embeddings: from raw text, pairs, labels, scores, documents, captions and domains."""
