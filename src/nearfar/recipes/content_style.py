@@ -18,16 +18,29 @@ from nearfar.training.steps import random_batches, seeded, train_steps
 
 WIDTHS = (16, 64, 64, 16)
 
-TEXT = (
-    "Classes are random unit vectors in R^8, an item is its class plus noise, and a view of it adds fresh noise and "
-    "eight dimensions of style redrawn for every view, all mixed by a random rotation. A perceptron 16-64-64-16 is "
-    "trained on views and judged by the class of the 15 nearest neighbours (cosine) of 5,000 fresh items among 2,000."
-)
-"""What the world is, for :attr:`nearfar.recipes.Recipe.world`."""
-
 HELD_OUT = 5000
 """Fresh items an accuracy is taken of. With 1,000, that of two encoders which differ on one item in ten is apart by
 0.01 (standard deviation) for the choice of items alone, more than many methods gain."""
+
+WORLD = (
+    "Classes are random unit vectors in R^8, an item is its class plus noise, and a view of it adds fresh noise and "
+    "eight dimensions of style redrawn for every view, all mixed by a random rotation."
+)
+"""What the world is, for :attr:`nearfar.recipes.Recipe.world`; what else an experiment does is :func:`text`."""
+
+
+def text(*, fresh: int | None = HELD_OUT, seen: str = "2,000", widths: Sequence[int] = WIDTHS) -> str:
+    """The world, the encoder and how it is judged, for :attr:`nearfar.recipes.Recipe.world`.
+
+    ``fresh``: how many items :func:`class_accuracy` is taken of; None where it is not. ``seen``: among which items
+    their neighbours are sought. ``widths``: the encoder's.
+    """
+    trained = f"{WORLD} A perceptron {'-'.join(map(str, widths))} is trained on views"
+    if fresh is None:
+        return f"{trained}."
+    near = f"the 15 nearest neighbours (cosine) of {fresh:,} fresh items among {seen}"
+    return f"{trained} and judged by the class of {near}."
+
 
 # one seed gives the world, the training and the held-out items, each of a stream of its own: a generator that starts
 # where another did would make weights, noise and class means functions of each other

@@ -76,7 +76,7 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours or a linear classifier on frozen features",
     },
     defaults={"positives": 4, "alpha": 1.0, "beta": 1.0, "t_positive": 1.0, "t_negative": 0.9},
-    world=content_style.TEXT + " Ten classes; spread and view noise 0.3, style 1.5; Adam at 0.002, 200 steps (the "
+    world=content_style.text() + " Ten classes; spread and view noise 0.3, style 1.5; Adam at 0.002, 200 steps (the "
     "trial had 400) of 64 items of four views.",
     statements=[
         Statement(

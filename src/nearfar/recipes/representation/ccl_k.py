@@ -72,7 +72,7 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours by class; ridge regression of the condition",
     },
     defaults={"form": "fair", "temperature": 0.5, "regularization": 0.01, "bandwidth": 1.0, "batch_size": 512},
-    world=content_style.TEXT.replace("16-64-64-16", "20-64-64-16").replace("5,000", "1,000")
+    world=content_style.text(fresh=1000, widths=(20, 64, 64, 16))
     + " Spread and view noise 0.3, style 1. Every item has a nuisance value from N(0, 1) besides, which all of its "
     "views show in four more dimensions with noise 0.2. Ten classes, Adam at 0.002, 500 steps (a trial had 800) of "
     "128 items, temperature 0.5; CCL-K with a Gaussian kernel of bandwidth 0.1 and regularization 0.1, in the paper's "

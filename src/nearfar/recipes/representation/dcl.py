@@ -50,7 +50,7 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours on frozen features",
     },
     defaults={"temperature": 0.1, "batch_size": 256},
-    world=content_style.TEXT
+    world=content_style.text()
     + " Ten classes of spread 0.3, view noise 0.1, style 0.5; temperature 0.1; SGD with momentum 0.9 and "
     "the small learning rate 3e-4 for 150 steps, at which NT-Xent is held back by the factor 1 - P(positive) of its "
     "gradient.",

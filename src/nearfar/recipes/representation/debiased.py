@@ -80,7 +80,7 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours on frozen features; the estimate against the mean over true negatives",
     },
     defaults={"tau_plus": 0.1, "temperature": 0.5, "batch_size": 256},
-    world=content_style.TEXT.replace("5,000", "10,000") + " Three classes of spread 0.5, so that a third of the "
+    world=content_style.text(fresh=10_000) + " Three classes of spread 0.5, so that a third of the "
     "negatives is false; view noise 0.3, style 1.5; temperature 0.2; Adam at 0.002, 600 steps of 64 items. The "
     "estimate needs no training: it is what the cost says of items of this world on the sphere, averaged over 2,000 "
     "anchors with 4 and with 256 negatives, temperature 0.5.",

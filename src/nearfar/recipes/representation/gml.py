@@ -103,7 +103,7 @@ RECIPE = Recipe(
         "keys_a_class": 3,
         "batch_size": 128,
     },
-    world=content_style.TEXT.partition(" A perceptron")[0]
+    world=content_style.WORLD
     + " Style 1, view noise 0.3, ten classes of 500, 300, 180, 108, 65, 39, 23, 14, 8 and 5 items of spread 0.35. A "
     "perceptron 16-64-64-16 with a cosine classifier is trained for 500 steps (the trials had 800) of 128 items, Adam "
     "at 0.002; SupCon's classifier sees features without a gradient. GML at the fixed temperature 0.1 contrasts with "

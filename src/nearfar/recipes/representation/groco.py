@@ -57,7 +57,7 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours on frozen features",
     },
     defaults={"hardest": 10, "steepness": 1.0, "batch_size": 1024, "learning_rate": 0.75, "weight_decay": 1e-6},
-    world=content_style.TEXT
+    world=content_style.text()
     + " Ten classes; spread and view noise 0.3, style 1.5; Adam at 0.002, 400 steps of 64 items; NT-Xent at "
     "temperature 0.2.",
     statements=[

@@ -75,8 +75,8 @@ RECIPE = Recipe(
         "rate": 0.03,
         "momentum": 0.5,
     },
-    world=content_style.TEXT.partition(" and judged")[0]
-    + ". Here 1,000 items of 20 classes whose sizes fall as rank^-0.8; spread and view noise 0.15, style 1; gamma 0.8, "
+    world=content_style.text(fresh=None)
+    + " Here 1,000 items of 20 classes whose sizes fall as rank^-0.8; spread and view noise 0.15, style 1; gamma 0.8, "
     "rho 0.4; temperatures begin at 0.2 and move at the rate 0.05 with momentum 0.5; Adam at 0.002, 1,500 steps of 64 "
     "items. Judged are the temperatures of the training items themselves.",
     statements=[

@@ -42,7 +42,7 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours on frozen features",
     },
     defaults={"temperature": 0.1, "alpha": 0.5, "reference": 0.0},
-    world=content_style.TEXT
+    world=content_style.text()
     + " Ten classes of spread 0.3, view noise 0.1, style 0.5; base temperature 0.1, alpha 0.5; SGD with "
     "momentum 0.9 and the small learning rate 3e-4 for 150 steps.",
     statements=[

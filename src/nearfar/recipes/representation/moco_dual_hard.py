@@ -70,7 +70,7 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours on frozen features",
     },
     defaults={"mode": "symmetric", "temperature": 0.07, "momentum": 0.999, "queue": 65536},
-    world=content_style.TEXT.replace("5,000 fresh", "2,000 fresh")
+    world=content_style.text(fresh=2000)
     + " Fifty classes of spread 0.15, view noise 0.3, style 1; Adam at 0.002, 500 steps of 32 items, a queue of 1,024 "
     "keys of which the hardest 128 count, momentum 0.99, temperature 0.2.",
     statements=[

@@ -52,7 +52,7 @@ RECIPE = Recipe(
         "evaluation": "effective rank of the embeddings: exp of the entropy of their singular values",
     },
     defaults={"temperature": 0.5, "batch_size": 256},
-    world=content_style.TEXT.replace("2,000", "the training items")
+    world=content_style.text(seen="the training items")
     + " Here 1,000 training items of ten classes; spread and view noise 0.3, style 1.5; temperature 0.2; Adam at "
     "0.002, 400 steps of 64 items. The embedding has 16 dimensions; its effective rank is that of the 5,000 fresh "
     "items, each of length 1.",

@@ -82,7 +82,7 @@ RECIPE = Recipe(
     defaults={"temperature": 0.1, "method": "geometric"},
     world="Bounds: a number c ~ N(0, 1) is seen eight times with noise of variance 0.5; scores are those of the best "
     "critic of a pair, and the bound is averaged over 600 batches of four items. Accuracy: "
-    + content_style.TEXT.replace("2,000", "the training items")
+    + content_style.text(seen="the training items")
     + " Here 1,000 training items of ten classes; spread and view noise 0.3, style 1.5; temperature 0.2; Adam at "
     "0.002, 400 steps of 192 rows: 96 items of two views, 64 of three, 32 of six.",
     statements=[

@@ -49,7 +49,7 @@ RECIPE = Recipe(
         "evaluation": "nearest neighbours or a linear classifier on frozen features",
     },
     defaults={"temperature": 0.1},
-    world=content_style.TEXT + " Three classes of spread 0.5, view noise 0.3, style 1.5; "
+    world=content_style.text() + " Three classes of spread 0.5, view noise 0.3, style 1.5; "
     "temperature 0.2; Adam at 0.002, 600 steps of 64 items. The accuracy is the mean of two trainings in one world, "
     "from starts and batches of their own. Knowing means and rotation, 70 to 86 % of the items could be told apart.",
     statements=[Statement(ACCURACY, "SupCon", "NT-Xent")],
