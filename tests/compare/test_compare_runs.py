@@ -197,15 +197,15 @@ def test_a_search_survives_weights_that_overflow_in_its_last_step(
 def test_budgets_in_steps_epochs_and_seconds(tmp_path: Path) -> None:
     made = bench(labelled())
     made.settings.budget = "7"
-    assert made.steps(tmp_path / "t") == {"infonce": 7, "supcon": 7, "cosface": 7}
+    assert made.steps(tmp_path / "t", {}) == {"infonce": 7, "supcon": 7, "cosface": 7}
     made.settings.budget = "2 epochs"
     per_epoch = made.prepared.resolved.batches_per_epoch
-    assert made.steps(tmp_path / "t")["infonce"] == 2 * per_epoch
+    assert made.steps(tmp_path / "t", {})["infonce"] == 2 * per_epoch
     made.settings.budget = None
-    assert made.steps(tmp_path / "t")["infonce"] == 4 * per_epoch
+    assert made.steps(tmp_path / "t", {})["infonce"] == 4 * per_epoch
     made.settings.budget = "5s"
-    made._seconds = lambda folder: {"infonce": 0.1, "supcon": 0.5, "cosface": 50.0}  # type: ignore[method-assign]
-    assert made.steps(tmp_path / "t") == {"infonce": 50, "supcon": 10, "cosface": 10}
+    made._seconds = lambda *given: {"infonce": 0.1, "supcon": 0.5, "cosface": 50.0}  # type: ignore[method-assign]
+    assert made.steps(tmp_path / "t", {}) == {"infonce": 50, "supcon": 10, "cosface": 10}
 
 
 def test_what_a_killed_timing_left_is_not_taken_up(tmp_path: Path) -> None:
@@ -214,13 +214,13 @@ def test_what_a_killed_timing_left_is_not_taken_up(tmp_path: Path) -> None:
     left = tmp_path / "timing" / "checkpoints"
     left.mkdir(parents=True)
     seen: list[bool] = []
-    made._seconds = lambda folder: seen.append(left.exists()) or {"infonce": 1.0}  # type: ignore[method-assign]
-    made.steps(tmp_path / "timing")
+    made._seconds = lambda *given: seen.append(left.exists()) or {"infonce": 1.0}  # type: ignore[method-assign]
+    made.steps(tmp_path / "timing", {})
     assert seen == [False]
 
 
 def test_a_step_is_timed(tmp_path: Path) -> None:
-    took = bench(labelled(), "infonce,cosface")._seconds(tmp_path / "timing")
+    took = bench(labelled(), "infonce,cosface")._seconds(tmp_path / "timing", {}, 60.0)
     assert set(took) == {"infonce", "cosface"}
     assert all(0 < seconds < 60 for seconds in took.values())
     assert not (tmp_path / "timing").exists()

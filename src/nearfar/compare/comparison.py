@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.compare import costs
 from nearfar.compare.entries import Entry, parse_entries
 from nearfar.compare.judging import Judge
 from nearfar.compare.progress import Progress
@@ -144,13 +145,14 @@ def compare(
         store.open()
         if store.found:
             say(f"{store.found} finished runs are there already and are not made again")
-        untrained, steps, searched, final = _run_all(bench, store, console)
+        untrained, plans, notes, searched, final = _run_all(bench, store, console)
         comparison = assemble(
             folder=folder,
             bench=bench,
             reference=chosen,
             untrained=untrained,
-            steps=steps,
+            plans=plans,
+            notes=notes,
             searched=searched,
             final=final,
             seconds=time.perf_counter() - began,
@@ -210,7 +212,7 @@ def _plan(
 
 def _run_all(
     bench: Bench, store: Store, console: Console | None
-) -> tuple[dict[str, Any], dict[str, int], list[Done], list[Done]]:
+) -> tuple[dict[str, Any], list[costs.Plan], list[str], list[Done], list[Done]]:
     def look() -> dict[str, Any]:
         on_validation, on_test = bench.untrained()
         return {
@@ -219,9 +221,10 @@ def _run_all(
         }
 
     untrained = store.value("untrained", look)
-    steps = store.value("steps", lambda: bench.steps(store.training / "timing"))
     searches = [Search.of(entry, bench) for entry in bench.entries]
-    total = sum(search.runs for search in searches) + len(bench.entries) * bench.settings.seeds
+    plans, notes = _planned(bench, store, searches, _say(console))
+    steps = {plan.name: plan.steps for plan in plans}
+    total = sum(plan.runs for plan in plans)
     best: dict[str, dict[str, float]] = {}
     searched: list[Done] = []
     final: list[Done] = []
@@ -238,7 +241,31 @@ def _run_all(
                 )
                 progress.ran(done, f"seed {seed}", was_there)
                 final.append(done)
-    return untrained, {name: int(value) for name, value in steps.items()}, searched, final
+    return untrained, plans, notes, searched, final
+
+
+def _planned(
+    bench: Bench, store: Store, searches: Sequence[Search], say: Callable[[str], None]
+) -> tuple[list[costs.Plan], list[str]]:
+    """What each entry is going to do and how long that takes, said and checked; and what is to be noted of it."""
+    took = store.value("costs", bench.costs)
+    steps = store.value("steps", lambda: bench.steps(store.training / "timing", took))
+    plans = [
+        costs.Plan(name, search.runs + bench.settings.seeds, int(steps[name]), took[name])
+        for search in searches
+        for name in [search.entry.name]
+    ]
+    for sentence in costs.told(plans):
+        say(sentence)
+    try:
+        notes = costs.check(plans, batch_size=bench.prepared.resolved.batch_size, timed=bench.in_seconds)
+    except UsageError:
+        if not store.found:
+            store.remove()  # the call that mends it is one with other settings
+        raise
+    for note in notes:
+        say(f"note: {note}")
+    return plans, notes
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.compare.comparison import Comparison
+from nearfar.compare.costs import Plan
 from nearfar.compare.runs import Bench, Done
 from nearfar.compare.settings import Budget
 from nearfar.compare.verdict import judge
@@ -25,7 +26,8 @@ def assemble(
     bench: Bench,
     reference: str,
     untrained: Mapping[str, Any],
-    steps: Mapping[str, int],
+    plans: Sequence[Plan],
+    notes: Sequence[str],
     searched: Sequence[Done],
     final: Sequence[Done],
     seconds: float,
@@ -48,6 +50,7 @@ def assemble(
         measure=bench.judge.measure,
     )
     sizes = bench.parts.sizes()
+    quickest = min((plan.seconds for plan in plans if plan.seconds is not None), default=None)
     results: dict[str, Any] = {
         "format": FORMAT,
         "measure": bench.judge.measure,
@@ -71,7 +74,9 @@ def assemble(
                 "high": means[entry.name].high,
                 "by_seed": [float(value) for value in values[place].mean(1)],
                 "chosen": runs[entry.name, 0].options,
-                "steps": int(steps[entry.name]),
+                "steps": plans[place].steps,
+                "step_seconds": (took := plans[place].seconds),
+                "times_the_quickest": None if took is None or quickest is None else took / quickest,
                 "seconds": float(np.mean([runs[entry.name, seed].seconds for seed in seeds])),
                 "measures": {
                     name: [runs[entry.name, seed].measures[name] for seed in seeds]
@@ -84,8 +89,9 @@ def assemble(
         "pairs": [each.to_dict() for each in pairs],
         "search": [run.to_dict() for run in searched],
         "runs": [run.to_dict() for run in final],
-        "notes": bench.parts.notes,
+        "notes": [*bench.parts.notes, *notes],
         "seconds": {
+            "estimated": sum(plan.whole for plan in plans),
             "search": float(sum(run.seconds for run in searched)),
             "training": float(sum(run.seconds for run in final)),
             # runs may be of earlier calls

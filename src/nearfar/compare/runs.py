@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nearfar.compare import costs
 from nearfar.compare.entries import Entry
 from nearfar.compare.judging import Judge
-from nearfar.compare.settings import SEARCH_SEED, Budget, CompareSettings
+from nearfar.compare.settings import LEAST_STEPS, SEARCH_SEED, Budget, CompareSettings
 from nearfar.compare.splitting import Parts
 from nearfar.errors import ModelError, TrainingError, UsageError
 from nearfar.evaluation import Evaluation
@@ -36,8 +37,10 @@ from nearfar.training.shapes import check_fit
 
 _TIMED_STEPS = (4, 16)
 _TIMED_ROUNDS = 2
-_LEAST_STEPS = 10
+_TIMED_LONGEST = 60.0
 _LOGS = 10
+_UNUSABLE = (TrainingError, UsageError, ModelError)
+"""What a run of settings that diverge may raise; ModelError: for embeddings that are not finite."""
 
 
 @dataclass
@@ -113,8 +116,28 @@ class Bench:
         self.begin(0)
         return self.judge(self.encoder, self.parts.validation), self.judge(self.encoder, self.parts.test)
 
-    def steps(self, folder: Path) -> dict[str, int]:
-        """The steps of each entry's runs by the budget; seconds are turned into steps by what a step of each takes."""
+    def costs(self) -> dict[str, float | None]:
+        """Estimated seconds of a step of each entry on a whole batch; None where none could be made
+        (:mod:`nearfar.compare.costs`)."""
+        from nearfar.training.fit import method_of
+
+        found: dict[str, float | None] = {}
+        shared: costs.Cost | None = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # runs will say it
+            for entry in self.entries:
+                run = self._prepared(entry, SEARCH_SEED, {}, 1, judged=False)
+                rows = run.batches.plan(0)[0]
+                method = method_of(run).to(self.encoder.device).train()
+                shared = shared or costs.of_encoder(run, method, rows)
+                own = costs.of_objective(run, method, rows, self.dimension)
+                found[entry.name] = None if own is None or shared is None else shared.seconds + own.seconds
+        self.encoder.eval()
+        return found
+
+    def steps(self, folder: Path, estimated: Mapping[str, float | None]) -> dict[str, int]:
+        """The steps of each entry's runs by the budget; seconds are turned into steps by what a step of each takes
+        (``estimated``: :meth:`costs`)."""
         if self.settings.budget is None:
             return dict.fromkeys(self._names(), self.prepared.resolved.steps)
         budget = Budget.parse(self.settings.budget)
@@ -124,32 +147,66 @@ class Bench:
             steps = max(1, math.ceil(budget.amount * self.prepared.resolved.batches_per_epoch))
             return dict.fromkeys(self._names(), steps)
         shutil.rmtree(folder, ignore_errors=True)  # what a killed call left would be taken up again instead of timed
-        return {name: max(_LEAST_STEPS, int(budget.amount / took)) for name, took in self._seconds(folder).items()}
+        took = self._seconds(folder, estimated, max(_TIMED_LONGEST, budget.amount))
+        return {name: max(LEAST_STEPS, int(budget.amount / seconds)) for name, seconds in took.items()}
+
+    @property
+    def in_seconds(self) -> bool:
+        """Whether the budget is one of time."""
+        return self.settings.budget is not None and Budget.parse(self.settings.budget).unit == "seconds"
 
     def _names(self) -> list[str]:
         return [entry.name for entry in self.entries]
 
-    def _seconds(self, folder: Path) -> dict[str, float]:
-        """Seconds of a step of each entry: the quicker of two rounds, in each of which all take turns."""
-        found = dict.fromkeys(self._names(), math.inf)
+    def _seconds(self, folder: Path, estimated: Mapping[str, float | None], longest: float) -> dict[str, float]:
+        """Seconds of a step of each entry, by the difference of a longer and a shorter run, the quicker ones of two
+        rounds in which all take turns; at least half of what was estimated, as noise may leave no difference.
+
+        Of an entry whose timed steps would take more than ``longest`` seconds, and of one that diverges meanwhile, the
+        estimate (inf where there is none); the search will say of the latter what became of it.
+        """
         few, many = _TIMED_STEPS
+        known = {name: estimated.get(name) for name in self._names()}
+        quickest: dict[str, tuple[float, float]] = {
+            name: (math.inf, math.inf)
+            for name, seconds in known.items()
+            if _TIMED_ROUNDS * (few + many) * (seconds or 0.0) <= longest
+        }
         for _ in range(_TIMED_ROUNDS):
             for entry in self.entries:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    took = [
-                        self._fit(entry, SEARCH_SEED, {}, steps, folder, judged=False)[0].seconds
-                        for steps in (few, many)
-                    ]
-                found[entry.name] = min(found[entry.name], max((took[1] - took[0]) / (many - few), 1e-5))
+                if entry.name in quickest:
+                    took = self._timed(entry, folder)
+                    if took is None:
+                        del quickest[entry.name]
+                    else:
+                        short, long = quickest[entry.name]
+                        quickest[entry.name] = min(short, took[0]), min(long, took[1])
+        found = {name: math.inf if seconds is None else seconds for name, seconds in known.items()}
+        for name, (short, long) in quickest.items():
+            found[name] = max((long - short) / (many - few), 0.5 * (known[name] or 0.0), 1e-5)
         return found
+
+    def _timed(self, entry: Entry, folder: Path) -> tuple[float, float] | None:
+        """Seconds of a shorter and of a longer run; None where one of them diverges."""
+        took: list[float] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                for steps in _TIMED_STEPS:
+                    took.append(self._fit(entry, SEARCH_SEED, {}, steps, folder, judged=False)[0].seconds)
+            except _UNUSABLE as error:
+                if isinstance(error, ComparisonInterruptedError):
+                    raise
+                shutil.rmtree(folder, ignore_errors=True)
+                return None
+        return took[0], took[1]
 
     def search(self, entry: Entry, options: Mapping[str, float], steps: int, folder: Path) -> Done:
         """A run with these options on the search seed, judged on the validation part. A run that diverges says so."""
         done = Done(entry.name, "search", SEARCH_SEED, dict(options), steps)
         try:
             return self._run(done, entry, folder)
-        except (TrainingError, UsageError, ModelError) as error:  # ModelError: embeddings that are not finite
+        except _UNUSABLE as error:
             if isinstance(error, ComparisonInterruptedError):
                 raise
             done.error = error.message

@@ -18,6 +18,9 @@ FACTORS = (1.0, 0.3, 3.0)
 encoder's default."""
 USUAL = (0.01, 0.6)
 
+LEAST_STEPS = 10
+"""Steps that a run makes at least, however short a budget in seconds is."""
+
 SEARCH_SEED = 1_000_003
 """Seed of the search: not one of the seeds that are compared."""
 

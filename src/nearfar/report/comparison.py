@@ -188,10 +188,34 @@ def _search(section: Section, results: Mapping[str, Any]) -> None:
             )
     else:
         section.text("There was no search: every entry has its defaults, or what it fixes.")
+    _times(section, results)
     _warnings(section, results)
     curves = figures.curves(results)
     if curves is not None:
         section.figure(curves)
+
+
+def _times(section: Section, results: Mapping[str, Any]) -> None:
+    entries = results["entries"]
+    if all(fmt.as_finite(entry.get("step_seconds")) is None for entry in entries):
+        return
+    section.text(
+        "What a step takes was estimated before the first run, on a batch of this size; the time of a run is that of "
+        "the final ones, the mean over the seeds."
+    )
+    columns = [
+        Column("entry"),
+        Column("step, ms", "number"),
+        Column("times the quickest", "number", 1),
+        Column("steps of a run", "integer"),
+        Column("training of a run", "duration"),
+    ]
+    rows = []
+    for entry in entries:
+        seconds = fmt.as_finite(entry.get("step_seconds"))
+        milliseconds = None if seconds is None else 1000 * seconds
+        rows.append([entry["name"], milliseconds, entry.get("times_the_quickest"), entry["steps"], entry["seconds"]])
+    section.table(Table(columns, rows), limited=True)
 
 
 def _warnings(section: Section, results: Mapping[str, Any]) -> None:

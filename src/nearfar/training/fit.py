@@ -57,7 +57,7 @@ def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None)
     step, seconds = int(before.get("step", 0)), float(before.get("seconds", 0.0))
     metrics = MetricsFile(path / run_folder.LINES)
     kept: list[dict[str, Any]] = processes.on_main(lambda: metrics.cut(step))
-    method = _method(run)
+    method = method_of(run)
     evaluator = _evaluator(path, run, method, main, metrics) if main is not None else None
     if evaluator is not None:
         evaluator.resume([(each["step"], each["evaluation"][main]["value"]) for each in kept if "evaluation" in each])
@@ -151,7 +151,8 @@ def _arguments(path: Path, run: Prepared) -> TrainingArguments:
     return arguments
 
 
-def _method(run: Prepared) -> ContrastiveMethod:
+def method_of(run: Prepared) -> ContrastiveMethod:
+    """What ``run`` trains."""
     chunk = run.resolved.chunking
     return ContrastiveMethod(
         run.encoder,

@@ -46,7 +46,8 @@ class Method(nn.Module):
         """Called after the optimiser's step number ``step`` (from 1): momentum updates, queues, schedules."""
 
     def before_epoch(self, epoch: int) -> None:
-        """Called before epoch number ``epoch`` (from 0): mining, clustering."""
+        """Called before epoch number ``epoch`` (from 0): mining, clustering. Not again where a run is resumed within
+        the epoch: what is made here has to be a buffer."""
 
 
 class ContrastiveMethod(Method):
@@ -106,7 +107,7 @@ class ContrastiveMethod(Method):
         def loss_of(embedded: Tensor) -> Tensor:
             embeddings = embedded if batch["order"] is None else embedded[batch["order"]]
             self._remember(embeddings)
-            loss, more = self._contrast(embeddings, batch)
+            loss, more = self.contrast(embeddings, batch)
             logs.update(more)
             return loss
 
@@ -135,7 +136,8 @@ class ContrastiveMethod(Method):
     def _remember_gradient(self, gradient: Tensor) -> None:
         self.embedding_gradient = gradient.detach().float().square().sum()
 
-    def _contrast(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Logs]:
+    def contrast(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Logs]:
+        """The loss of embeddings ``[n, d]`` by column (all anchors, all positives, ...), and what is worth logging."""
         kind = self.objective.kind
         if self.shape == "scored pairs":
             return self._points(embeddings, batch), {}
