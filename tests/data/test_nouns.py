@@ -90,6 +90,8 @@ def test_captions_name_what_the_images_show() -> None:
     assert torch.equal(vocabulary.multi_hot(world.captions), world.shown[:, place].bool())
     noise = world.images - world.shown @ world.vectors
     assert float(noise.std()) == pytest.approx(0.1, rel=0.03)
+    one = CaptionedImages(5, noise=0.0).image_of_one(torch.tensor([3, 0, 3]))
+    torch.testing.assert_close(one, CaptionedImages(5, noise=0.0).vectors[[3, 0, 3]])
     assert not set(CONCEPTS) & set(FILLERS)
     assert set(PLURALS) <= set(CONCEPTS)
     assert torch.equal(CaptionedImages(300, seed=2).images, world.images)

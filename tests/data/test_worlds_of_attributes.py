@@ -23,6 +23,28 @@ def test_turning_the_colour_rotates_the_view() -> None:
     assert float(view[:, 6:].abs().max()) < 1e-6
 
 
+@pytest.mark.parametrize("parts", [None, 3])
+def test_turned_views_have_an_angle_for_each_item_or_part(parts: int | None) -> None:
+    world = ColourAngle(items=50, view_noise=0.0, noise=0.0, seed=3)
+    index = torch.tensor([4, 0, 7, 7, 30, 2, 9])
+    views = world.turned(index, 3, strongest=1.5, parts=parts, generator=torch.Generator().manual_seed(0))
+    assert len(views) == 3
+    turns = []
+    for view in views:
+        shown = view @ world.rotation.T
+        torch.testing.assert_close(shown[:, :4], world.content[index])
+        angle = torch.atan2(shown[:, 5], shown[:, 4]) - world.colour[index]
+        turns.append((angle + torch.pi).remainder(2 * torch.pi) - torch.pi)
+        assert float(turns[-1].abs().max()) < 1.5
+    found = torch.stack(turns).round(decimals=4)
+    assert [len(set(of.tolist())) for of in found] == [parts or len(index)] * 3
+    assert not torch.equal(found[0], found[1])
+    if parts is not None:  # seven rows in three parts of two; the last row is of the last part
+        assert torch.equal(found[:, ::2][:, :3], found[:, 1::2])
+        assert torch.equal(found[:, 6], found[:, 5])
+    assert not torch.equal(*world.turned(index, strongest=1.5))
+
+
 def test_colours_are_uniform_and_say_nothing_of_the_class() -> None:
     world = ColourAngle(items=8000, seed=0)
     assert float(world.colour.min()) >= 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nearfar.errors import DataError, UsageError
-from nearfar.evaluation.probes import kmeans_accuracy, knn_accuracy, mean_average_precision
+from nearfar.evaluation.probes import balanced_accuracy, kmeans_accuracy, knn_accuracy, mean_average_precision
 
 
 def _blobs(classes: int = 4, items: int = 30, spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -112,3 +112,20 @@ def test_classes_that_the_test_lacks_do_not_count() -> None:
 def test_neighbours_still_vote() -> None:
     rows, labels = _blobs()
     assert knn_accuracy(rows, labels, rows + 0.01, labels, neighbours=5) == 1
+
+
+def test_balanced_accuracy_counts_classes_alike() -> None:
+    truth = torch.tensor([0, 0, 0, 0, 2, 2, 7])
+    found = torch.tensor([0, 0, 0, 1, 2, 0, 7])
+    assert balanced_accuracy(found, truth) == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
+    assert balanced_accuracy(truth.numpy(), truth) == 1
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = np.random.default_rng(0)
+    known, guessed = generator.integers(5, size=(2, 300))
+    assert balanced_accuracy(guessed, known) == pytest.approx(metrics.balanced_accuracy_score(known, guessed))
+
+
+@pytest.mark.parametrize("found", [torch.zeros(2), torch.zeros(3, 1), torch.zeros(0)])
+def test_predictions_that_do_not_fit(found: torch.Tensor) -> None:
+    with pytest.raises(DataError, match="predictions are"):
+        balanced_accuracy(found, torch.zeros(0) if not len(found) else torch.zeros(3))

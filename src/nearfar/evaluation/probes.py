@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from nearfar.errors import DataError, MissingExtraError, UsageError
 
@@ -56,6 +57,19 @@ def linear_accuracy(
         seen, points = scale.transform(seen), scale.transform(points)
     model = linear.LogisticRegression(C=C, max_iter=1000).fit(seen, known)
     return float((model.predict(points) == truth).mean())
+
+
+def balanced_accuracy(predicted: Array, truth: Array) -> float:
+    """Mean over the classes in ``truth [n]`` of the share of their items that ``predicted [n]`` tells right.
+
+    Classes are integers. Where all have as many items it is the accuracy. In [0, 1]. Raises
+    :class:`~nearfar.errors.DataError` for unequal numbers or no item.
+    """
+    guesses, known = torch.as_tensor(predicted), torch.as_tensor(truth)
+    if guesses.shape != known.shape or known.dim() != 1 or not len(known):
+        raise DataError(f"predictions are {list(guesses.shape)}, the truth {list(known.shape)}; twice [n] is needed")
+    _, place, counts = torch.unique(known, return_inverse=True, return_counts=True)
+    return float((torch.bincount(place, (guesses == known).double()) / counts).mean())
 
 
 def ridge_r2(train: Array, train_targets: Array, test: Array, test_targets: Array, *, alpha: float = 1.0) -> float:

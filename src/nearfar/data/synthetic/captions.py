@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from nearfar.errors import UsageError
 
@@ -92,6 +93,10 @@ class CaptionedImages:
         clean = shown @ self.vectors
         noise = torch.randn(clean.shape, generator=drawn)
         return clean.add(noise, alpha=self.noise)
+
+    def image_of_one(self, concept: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images ``[n, dimension]`` that show one concept each, by its number ``[n]``."""
+        return self.image_of(one_hot(concept, len(self.nouns)).float(), generator=generator)
 
     def describe(self, shown: Tensor, *, generator: torch.Generator | None = None) -> list[str]:
         """A caption of each image."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nearfar.data.synthetic.rotation import random_rotation
 from nearfar.errors import UsageError
+from nearfar.views.shared import shared_by_part
 
 
 class ColourAngle:
@@ -67,6 +68,28 @@ class ColourAngle:
         seen = content + self.view_noise * torch.randn(content.shape, generator=drawn)
         noise = self.noise * torch.randn(len(content), self.noise_dimensions, generator=drawn)
         return torch.cat([seen, on_circle(colour), noise], 1) @ self.rotation
+
+    def turned(
+        self,
+        index: Tensor,
+        count: int = 2,
+        *,
+        strongest: float,
+        parts: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor]:
+        """``count`` views of the items ``index``, each with the colour turned by angles from (-strongest, strongest).
+
+        An angle for every item, or with ``parts`` one for each part of the batch, see
+        :func:`nearfar.views.shared.shared_by_part`.
+        """
+        drawn = self.generator if generator is None else generator
+        views = []
+        for _ in range(count):
+            angles = (2 * torch.rand(len(index) if parts is None else parts, generator=drawn) - 1) * strongest
+            colour = self.colour[index] + shared_by_part(angles, len(index))
+            views.append(self.view(self.content[index], colour, generator=drawn))
+        return views
 
 
 def on_circle(angle: Tensor) -> Tensor:

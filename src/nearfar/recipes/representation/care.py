@@ -12,7 +12,6 @@ from nearfar.evaluation.probes import ridge_r2
 from nearfar.objectives import CARE, Alignment, Equivariance, Uniformity
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
 from nearfar.training.steps import random_batches, seeded, train_steps
-from nearfar.views.shared import shared_by_part
 
 RATIO, COLOUR = "rotation error / movement", "R2 of the colour"
 TURNS = (0.5, 1.0, 1.5)
@@ -40,21 +39,18 @@ def trained(world: ColourAngle, seed: int, steps: int, near: float, equivariant:
         encoder = Perceptron((world.dimension, 64, 64, 8))
         turning = torch.Generator().manual_seed(4_000_037 + seed)
 
-        def views(index: Tensor, draws: int, drawn: torch.Generator) -> tuple[Tensor, Tensor]:
-            turned = []
-            for _ in range(2):
-                angles = shared_by_part((2 * torch.rand(draws, generator=drawn) - 1) * STRONGEST, len(index))
-                turned.append(world.view(world.content[index], world.colour[index] + angles, generator=drawn))
-            first, second = encoder(torch.cat(turned)).chunk(2)
+        def encoded(index: Tensor, parts: int | None, drawn: torch.Generator) -> tuple[Tensor, Tensor]:
+            views = world.turned(index, strongest=STRONGEST, parts=parts, generator=drawn)
+            first, second = encoder(torch.cat(views)).chunk(2)
             return first, second
 
         def loss(index: Tensor) -> Tensor:
-            z = views(index, len(index), generator)
+            z = encoded(index, None, generator)
             total: Tensor = uniformity(*z)
             if near:
                 total = total + near * alignment(*z)
             if equivariant:
-                total = total + equivariant * equivariance(*views(index, PARTS if by_part else len(index), turning))
+                total = total + equivariant * equivariance(*encoded(index, PARTS if by_part else None, turning))
             return total
 
         train_steps(loss, [encoder], random_batches(len(world.labels), BATCH, steps, generator))

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from nearfar.data.nouns import NounVocabulary, listed
 from nearfar.data.synthetic.captions import CaptionedImages, bags_of_words
 from nearfar.encoders.perceptron import Perceptron
-from nearfar.encoders.transfer import transfer_rows
 from nearfar.evaluation.probes import mean_average_precision
 from nearfar.objectives import CatLIP, InfoNCE
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
+from nearfar.training.few_shot import few_shot_accuracy
 from nearfar.training.steps import random_batches, seeded, train_steps
 from nearfar.training.timing import cpu_seconds
 
@@ -53,11 +53,26 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     rows = vocabulary.rows(world.nouns[:DOWNSTREAM])
     if sabotage:  # the index into the vocabulary is off by one
         rows = [None if row is None else (row + 1) % len(vocabulary) for row in rows]
-    few = FewImages(world, encoder, at(scale, smoke=1, quick=5, full=5), seed)
-    transferred = {TRANSFER: few.accuracy(by_class, rows)}
-    others = {TRANSFER: few.accuracy(by_class, vocabulary.rows(world.nouns[DOWNSTREAM : 2 * DOWNSTREAM]))}
+    drawn = torch.Generator().manual_seed(2_000_003 + seed)
+
+    def few_images(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.arange(DOWNSTREAM).repeat(count)
+        with torch.no_grad():
+            return encoder(world.image_of_one(labels, generator=drawn)), labels
+
+    tasks = [few_images(count + 1) for count in range(at(scale, smoke=1, quick=5, full=5))]
+    test = few_images(200)
+
+    def transferred(rows: list[int | None]) -> dict[str, float]:
+        found = [few_shot_accuracy(by_class, rows, task, test, seed=4_000_037 + seed) for task in tasks]
+        return {TRANSFER: sum(found) / len(found)}
+
+    from_rows = {ROWS: transferred(rows)}
     if sabotage:
-        return {ROWS: transferred}
+        return from_rows
+    # before the steps that are timed, which train on
+    from_rows[OTHER_ROWS] = transferred(vocabulary.rows(world.nouns[DOWNSTREAM : 2 * DOWNSTREAM]))
+    from_rows[RANDOM_ROWS] = transferred([None] * DOWNSTREAM)
 
     words, spelled = bags_of_words(world.captions)
     with seeded(3_000_017 + seed):
@@ -79,47 +94,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         rounds=at(scale, smoke=1, quick=11, full=31),
     )
     catlip[SPEED] = seconds[CLIP] / seconds[CATLIP]
-    return {
-        CLIP: clip,
-        CATLIP: catlip,
-        ROWS: transferred,
-        OTHER_ROWS: others,
-        RANDOM_ROWS: {TRANSFER: few.accuracy(by_class, [None] * DOWNSTREAM)},
-    }
-
-
-class FewImages:
-    """A task of ten of the world's concepts, one an image, of which there are 1, 2, ... ``most`` images each."""
-
-    def __init__(self, world: CaptionedImages, encoder: nn.Module, most: int, seed: int) -> None:
-        self.world, self.encoder, self.seed = world, encoder, seed
-        self.generator = torch.Generator().manual_seed(2_000_003 + seed)
-        self.tasks = [self._images(count) for count in range(1, most + 1)]
-        self.test = self._images(200)
-
-    def accuracy(self, pretrained: CatLIP, rows: list[int | None]) -> float:
-        """Mean over the tasks of a classifier of frozen embeddings that starts from these rows, or else from noise."""
-        return sum(self._accuracy(*task, pretrained, rows) for task in self.tasks) / len(self.tasks)
-
-    def _images(self, count: int) -> tuple[Tensor, Tensor]:
-        labels = torch.arange(DOWNSTREAM).repeat(count)
-        shown = torch.nn.functional.one_hot(labels, len(self.world.nouns)).float()
-        with torch.no_grad():
-            return self.encoder(self.world.image_of(shown, generator=self.generator)), labels
-
-    def _accuracy(self, embeddings: Tensor, labels: Tensor, pretrained: CatLIP, rows: list[int | None]) -> float:
-        with seeded(4_000_037 + self.seed):
-            classifier = CatLIP(DOWNSTREAM, IMAGE[-1])
-        transfer_rows(classifier, pretrained, rows)
-        steps = [torch.arange(len(labels))] * 100
-        train_steps(
-            lambda index: classifier(embeddings[index], labels=labels[index]), [classifier], steps, learning_rate=1e-2
-        )
-        assert classifier.proxies is not None
-        assert classifier.bias is not None
-        images, truth = self.test
-        found = (images @ classifier.proxies.T + classifier.bias).argmax(1)
-        return float((found == truth).float().mean())
+    return {CLIP: clip, CATLIP: catlip, **from_rows}
 
 
 RECIPE = Recipe(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nearfar.contrast import Explicit
 from nearfar.data.synthetic import ContentStyle
+from nearfar.evaluation.estimates import negative_mass_error
 from nearfar.objectives import Debiased
 from nearfar.recipes import content_style
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
@@ -26,24 +26,14 @@ class ShareAdded(Debiased):
         return (far + self.tau_plus * near) / (1 + self.tau_plus)
 
 
-def error_of_estimate(objective: Debiased, world: ContentStyle, negatives: int, anchors: int, seed: int) -> float:
-    """How far the estimated mean of ``exp(score/T)`` over true negatives is off, averaged over ``anchors`` draws.
-
-    Anchors, positives and negatives are contents of the world on the sphere; nothing is trained. The estimate is what
-    the objective's cost says it put into the denominator.
-    """
+def drawn_scores(world: ContentStyle, negatives: int, anchors: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Cosines ``[anchors, 1 + negatives]`` of contents of the world with a positive and others; which are true ones."""
     generator = torch.Generator().manual_seed(seed)
     classes = torch.randint(len(world.means), (anchors, 1 + negatives), generator=generator)
     items = normalize(world.draw_content(classes, generator=generator), dim=2).double()
     positive = normalize(world.draw_content(classes[:, :1], generator=generator), dim=2).double()
     scores = torch.einsum("ad,and->an", items[:, 0], torch.cat([positive, items[:, 1:]], 1))
-    near = torch.zeros(scores.shape, dtype=torch.bool)
-    near[:, 0] = True
-    cost = objective(scores=scores, relation=Explicit(near))
-    exponentials = (scores / 0.5).exp()
-    estimate = (cost.exp() - 1) * exponentials[:, 0] / negatives
-    other = classes[:, 1:] != classes[:, :1]
-    return abs(float(estimate.mean()) - float(exponentials[:, 1:][other].mean()))
+    return scores, classes[:, 1:] != classes[:, :1]
 
 
 def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
@@ -58,7 +48,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         kind = ShareAdded if sabotage else Debiased
         objective, estimator = kind(share, temperature=0.2), kind(share, temperature=0.5, reduction="none")
         encoder = content_style.train_encoder(world, content_style.of_items(objective), seed=seed, steps=steps)
-        few, many = (error_of_estimate(estimator, world, count, anchors, seed) for count in NEGATIVES)
+        few, many = (negative_mass_error(estimator, *drawn_scores(world, count, anchors, seed)) for count in NEGATIVES)
         return {
             ACCURACY: content_style.class_accuracy(encoder, world, seed=seed, items=items),
             ERROR: many,

@@ -10,6 +10,7 @@ from nearfar.contrast import Labels
 from nearfar.data.synthetic import ContentStyle
 from nearfar.encoders.heads import Prototypes
 from nearfar.encoders.perceptron import Perceptron
+from nearfar.evaluation.probes import balanced_accuracy
 from nearfar.negatives.samplers import class_slots, draw_per_class
 from nearfar.objectives import GML, SupCon
 from nearfar.recipes import content_style
@@ -44,21 +45,36 @@ def trained(world: ContentStyle, arm: str, seed: int, steps: int, *, prior_at_te
         encoder, classifier = Perceptron(content_style.WIDTHS), Prototypes(len(COUNTS), content_style.WIDTHS[-1])
         draws = torch.Generator().manual_seed(4_000_037 + seed)
 
+        def told(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(classifier(second) / SCALE, labels)
+
+        def told_of_frozen(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+            return told(first, second.detach(), labels)
+
+        def told_with_prior(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+            cost: Tensor = adjusted(scores=classifier(second), relation=Labels(labels, classes))
+            return cost
+
+        def items_apart(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+            cost: Tensor = supcon(torch.cat([first, second]), relation=Labels(labels.repeat(2)))
+            return cost
+
+        def classes_apart(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+            drawn = draw_per_class(world.labels, slots, generator=draws)
+            keys = encoder(world.view(world.content[drawn], generator=draws))
+            cost: Tensor = gml(first, keys, relation=Labels(labels, world.labels[drawn]))
+            return cost
+
+        terms = {
+            "cross-entropy": [told],
+            "SupCon": [told_of_frozen, items_apart],
+            "GML": [told_with_prior, classes_apart],
+            "cross-entropy with the prior": [told_with_prior],
+        }[arm]
+
         def loss(index: Tensor) -> Tensor:
-            labels = world.labels[index]
             first, second = encoder(torch.cat(world.views(index, generator=generator))).chunk(2)
-            scores = classifier(second.detach() if arm == "SupCon" else second)
-            if arm in ("cross-entropy", "SupCon"):
-                total: Tensor = cross_entropy(scores / SCALE, labels)
-            else:
-                total = adjusted(scores=scores, relation=Labels(labels, classes))
-            if arm == "SupCon":
-                total = total + supcon(torch.cat([first, second]), relation=Labels(labels.repeat(2)))
-            if arm == "GML":
-                drawn = draw_per_class(world.labels, slots, generator=draws)
-                keys = encoder(world.view(world.content[drawn], generator=draws))
-                total = total + gml(first, keys, relation=Labels(labels, world.labels[drawn]))
-            return total
+            return torch.stack([term(first, second, world.labels[index]) for term in terms]).sum()
 
         train_steps(loss, [encoder, classifier], random_batches(len(world.labels), 128, steps, generator))
     return measured(encoder, classifier, world, seed, torch.tensor(COUNTS).log() if prior_at_test else 0.0)
@@ -72,9 +88,8 @@ def measured(
     generator = torch.Generator().manual_seed(1_000_003 + seed)
     labels = torch.arange(len(COUNTS)).repeat_interleave(1000)
     view = world.view(world.draw_content(labels, generator=generator), generator=generator)
-    right = (classifier(encoder(view)) / SCALE + shift).argmax(1) == labels
-    by_class = right.double().view(len(COUNTS), -1).mean(1)
-    return {BALANCED: float(by_class.mean()), TAIL: float(by_class[-3:].mean())}
+    found, rare = (classifier(encoder(view)) / SCALE + shift).argmax(1), labels >= len(COUNTS) - 3
+    return {BALANCED: balanced_accuracy(found, labels), TAIL: balanced_accuracy(found[rare], labels[rare])}
 
 
 RECIPE = Recipe(

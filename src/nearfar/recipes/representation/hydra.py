@@ -12,6 +12,7 @@ from nearfar.diagnostics import effective_rank
 from nearfar.encoders.gates import ClassPairGate
 from nearfar.encoders.heads import Projection
 from nearfar.encoders.perceptron import Perceptron
+from nearfar.evaluation.class_pairs import of_class_pairs
 from nearfar.evaluation.order import rank_correlation
 from nearfar.negatives.partners import partner_classes
 from nearfar.objectives import Hydra
@@ -84,18 +85,13 @@ def _measures(
         cost(rows, rows, partner_classes(labels[rows], generator=drawn))
         for rows in random_batches(len(labels), BATCH, 20, drawn)
     ]
-    classes = torch.cartesian_prod(*[torch.arange(len(world.codes))] * 2)
-    everything = torch.arange(len(labels))
-    pairs = torch.tensor(
-        [cost(own := everything[labels == one], everything, torch.full_like(own, other)) for one, other in classes]
-    )
-    shared = world.shared.flatten()
-    apart = classes[:, 0] != classes[:, 1]
+    everything, apart = torch.arange(len(labels)), ~torch.eye(len(world.codes), dtype=torch.bool)
+    pairs = of_class_pairs(lambda rows, partners: cost(rows, everything, partners), labels, len(world.codes))
     return {
         LOSS: sum(losses) / len(losses),
         RANK: effective_rank(embeddings),
-        ORDER: rank_correlation(shared, -pairs),
-        ORDER_APART: rank_correlation(shared[apart], -pairs[apart]),
+        ORDER: rank_correlation(world.shared.flatten(), -pairs.flatten()),
+        ORDER_APART: rank_correlation(world.shared[apart], -pairs[apart]),
     }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from nearfar.contrast import Views
 from nearfar.data.synthetic import ContentStyle, GaussianViews
+from nearfar.evaluation.estimates import information_bound
 from nearfar.objectives import PolyView
 from nearfar.recipes import content_style
 from nearfar.recipes.recipe import Arms, Paper, Recipe, Scale, Statement, at
@@ -29,11 +28,8 @@ def information_bounds(seed: int, scale: Scale, *, sabotage: bool = False) -> di
         # sabotaged: the views of the other items are left out of the denominator, save those like the anchor's own
         relation = Views(count, negatives="same-view" if sabotage else "all")
         objective = PolyView(method, temperature=1.0)
-        losses = [
-            float(objective(scores=world.log_ratios(views, views), relation=relation))
-            for views in drawn[:, :count].flatten(1)
-        ]
-        return math.log(1 + count * (items - 1)) - sum(losses) / draws
+        scores = (world.log_ratios(views, views) for views in drawn[:, :count].flatten(1))
+        return information_bound(objective, scores, relation, negatives=count * (items - 1))
 
     found = {
         f"{method}, {count} views": bound(method, count) for method in ("geometric", "arithmetic") for count in (2, 8)
