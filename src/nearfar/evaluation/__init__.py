@@ -16,6 +16,7 @@ from __future__ import annotations
 from nearfar.evaluation.bm25 import bm25
 from nearfar.evaluation.classification import classification
 from nearfar.evaluation.evaluate import evaluate
+from nearfar.evaluation.general import general_similarity
 from nearfar.evaluation.measures import Evaluation, Measure, mean_measure
 from nearfar.evaluation.retrieval import MEASURES, candidates, retrieval, retrieval_run
 from nearfar.evaluation.similarity import similarity
@@ -29,6 +30,7 @@ __all__ = [
     "candidates",
     "classification",
     "evaluate",
+    "general_similarity",
     "mean_measure",
     "paired_difference",
     "paired_ratio",
