@@ -205,7 +205,7 @@ def test_the_estimate_leaves_weights_and_gradients_alone() -> None:
 
 
 def fitted(seconds: Callable[[str, int], float]) -> Any:
-    def fit(self: Bench, entry: Any, seed: int, options: Any, steps: int, folder: Path, *, judged: bool) -> Any:
+    def fit(self: Bench, entry: Any, seed: int, options: Any, steps: int, folder: Path, **more: Any) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         took = seconds(entry.name, steps)
         folder.rmdir()

@@ -194,6 +194,19 @@ def test_a_search_survives_weights_that_overflow_in_its_last_step(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_setting_that_diverged_speaks_of_no_weights_that_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bench(labelled())
+    monkeypatch.setattr("nearfar.training.method.scale_gradient", lambda loss, factor: loss * float("nan"))
+    done = made.search(made.entries[0], {"learning_rate": 0.1}, 4, tmp_path / "run")
+    assert done.error == "the loss is nan at step 1"
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(TrainingError, match="the weights before it are in") as ended:
+        made.final(made.entries[0], {"learning_rate": 0.1}, 0, 4, tmp_path / "run")
+    assert Path(ended.value.message.rpartition(" in ")[2]).is_dir()
+
+
 def test_budgets_in_steps_epochs_and_seconds(tmp_path: Path) -> None:
     made = bench(labelled())
     made.settings.budget = "7"

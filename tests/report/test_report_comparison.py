@@ -73,11 +73,42 @@ def test_it_says_what_was_found(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert " beats infonce by " in text
     assert "triplet is worse than infonce by " in text
-    assert "lies at the edge of what was tried" in text
+    assert "lie at the edge of what was tried" in text
     assert "the loss is not finite" in text
     assert "collapse is near" in text
     assert "4 rows were left out." in text
     assert text.count("window.broken = 1</script>") == 0
+
+
+def test_the_search_in_words(tmp_path: Path) -> None:
+    def said(content: dict[str, Any], name: str) -> str:
+        return comparison.write(folder(tmp_path / name, content)).read_text(encoding="utf-8")
+
+    one = results()
+    text = said(one, "one")
+    assert "18 settings were tried. 1 of them diverged and was left out; the table says how." in text
+    assert "left out: the loss is not finite" in text
+    assert "for 20 steps on 800 rows of pairs" in text
+    assert "The best settings of infonce (temperature 0.3), dcl (temperature 0.3)" in text
+    two = results()
+    two["search"] = two["search"][:3] + [
+        {**run, "validation": None, "error": "the loss is nan at step 2"} for run in two["search"][3:5]
+    ]
+    for entry in two["entries"]:
+        entry["steps"] = 1
+        entry["chosen"] = {"temperature": 0.3, "learning_rate": 0.02}
+    text = said(two, "two")
+    assert "5 settings were tried." in text
+    assert "supcon, triplet, barlow-twins fix what could have been searched." in text
+    assert "3 of them diverged and were left out" in text
+    assert "The best setting of infonce (temperature 0.3) lies at the edge of what was tried" in text
+    assert "for 1 step on" in text
+    three = results()
+    three["search"] = three["search"][:1]
+    assert "1 setting was tried. dcl, " in said(three, "three")
+    four = results()
+    four["search"] = [run for run in four["search"] if run["entry"] != "triplet" and run["validation"] is not None]
+    assert "14 settings were tried. triplet fixes what could have been searched." in said(four, "four")
 
 
 def test_a_page_that_found_nothing(tmp_path: Path) -> None:

@@ -227,7 +227,9 @@ class Bench:
     def _run(self, done: Done, entry: Entry, folder: Path) -> Done:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            fitted, lines = self._fit(entry, done.seed, done.options, done.steps, folder, judged=True)
+            fitted, lines = self._fit(
+                entry, done.seed, done.options, done.steps, folder, judged=True, keep=done.phase == "final"
+            )
         done.warnings = _told(caught)
         done.seconds = fitted.seconds
         measure = self.judge.measure
@@ -240,7 +242,15 @@ class Bench:
         return done
 
     def _fit(
-        self, entry: Entry, seed: int, options: Mapping[str, float], steps: int, folder: Path, *, judged: bool
+        self,
+        entry: Entry,
+        seed: int,
+        options: Mapping[str, float],
+        steps: int,
+        folder: Path,
+        *,
+        judged: bool,
+        keep: bool = False,
     ) -> tuple[Any, list[dict[str, Any]]]:
         from nearfar.training import folder as run_folder
         from nearfar.training.fit import fit
@@ -248,7 +258,7 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         run = self._prepared(entry, seed, options, steps, judged)
         try:
-            fitted = fit(folder, run, main=self.judge.measure if judged else None, console=None)
+            fitted = fit(folder, run, main=self.judge.measure if judged else None, console=None, keep=keep)
         except TrainingError as error:
             told = ", ".join(f"{name} {value:g}" for name, value in options.items())
             raise TrainingError(

@@ -87,9 +87,9 @@ def _gain(results: Mapping[str, Any], name: str) -> str:
 def _what(results: Mapping[str, Any]) -> str:
     rows, seeds = results["rows"], len(results["seeds"])
     steps = sorted({entry["steps"] for entry in results["entries"]})
-    each = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    each = fmt.plural(steps[0], "step") if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,} steps"
     return (
-        f"{len(results['entries'])} entries, each trained {seeds} times for {each} steps on "
+        f"{len(results['entries'])} entries, each trained {seeds} times for {each} on "
         f"{fmt.plural(rows['training'], 'row')} of {results['shape']}, chosen by {rows['validation']:,} others and "
         f"asked {results['items']:,} more. {fmt.measure_name(results['measure'])} is {results['measured']}."
     )
@@ -176,15 +176,17 @@ def _pairs(section: Section, results: Mapping[str, Any]) -> None:
 def _search(section: Section, results: Mapping[str, Any]) -> None:
     if results["search"]:
         section.text(
-            "Every entry was searched by the same rule on a seed of its own, which no final run has. The best setting "
-            "on the validation part was taken; the test part played no role."
+            "All were searched by the same rule, on one seed that no final run has. Of each the setting that did best "
+            f"on the validation part was taken; the test part played no role. {_tries(results)}"
         )
         section.table(_search_table(results), limited=True)
         edges = _at_the_edge(results)
         if edges:
+            settings = "best setting" if len(edges) == 1 else "best settings"
+            lie, them = ("lies", "it") if len(edges) == 1 else ("lie", "them")
             section.note(
-                f"The best setting of {', '.join(edges)} lies at the edge of what was tried, so a better one may lie "
-                "beyond it. Fix it nearer there, as in name=objective(learning_rate=...), and compare again."
+                f"The {settings} of {', '.join(edges)} {lie} at the edge of what was tried, so a better one may lie "
+                f"beyond. Give {them} another value, as in name=objective(learning_rate=...), and compare again."
             )
     else:
         section.text("There was no search: every entry has its defaults, or what it fixes.")
@@ -193,6 +195,19 @@ def _search(section: Section, results: Mapping[str, Any]) -> None:
     curves = figures.curves(results)
     if curves is not None:
         section.figure(curves)
+
+
+def _tries(results: Mapping[str, Any]) -> str:
+    """How many settings were tried, how many of them diverged, and which entries had none to try."""
+    tries, searched = results["search"], {run["entry"] for run in results["search"]}
+    fixed = [entry["name"] for entry in results["entries"] if entry["name"] not in searched]
+    failed = sum(run["validation"] is None for run in tries)
+    said = [f"{fmt.plural(len(tries), 'setting was', 'settings were')} tried."]
+    if failed:
+        said.append(f"{failed} of them diverged and {'was' if failed == 1 else 'were'} left out; the table says how.")
+    if fixed:
+        said.append(f"{', '.join(fixed)} {'fixes' if len(fixed) == 1 else 'fix'} what could have been searched.")
+    return " ".join(said)
 
 
 def _times(section: Section, results: Mapping[str, Any]) -> None:
@@ -238,7 +253,7 @@ def _search_table(results: Mapping[str, Any]) -> Table:
         *([Column("temperature", "number", 3)] if warm else []),
         Column("learning rate", "written"),
         Column(f"{fmt.measure_name(results['measure'])}, validation", "number", 4),
-        Column("", "text"),
+        Column("what became of it", "text"),
     ]
     rows: list[list[Any]] = []
     emphasis = set()
@@ -246,7 +261,7 @@ def _search_table(results: Mapping[str, Any]) -> Table:
         taken = run["options"] == chosen[run["entry"]]
         if taken:
             emphasis.add(len(rows))
-        said = "taken" if taken else (fmt.shorten(run["error"], 80) if run["error"] else "")
+        said = f"left out: {fmt.shorten(run['error'], 80)}" if run["error"] else "taken" if taken else ""
         rows.append(
             [
                 run["entry"],

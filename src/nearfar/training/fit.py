@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import load_model
 from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -28,6 +29,7 @@ from nearfar.training.loading import Loader
 from nearfar.training.method import ContrastiveMethod
 from nearfar.training.prepare import Prepared, seed_everything
 from nearfar.training.progress import MetricsFile, Progress, Recorder
+from nearfar.training.text_training import TextSetting
 from nearfar.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -46,10 +48,11 @@ class Fitted:
     best: dict[str, Any] | None = None
 
 
-def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None) -> Fitted:
+def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None, keep: bool = True) -> Fitted:
     """Train ``run`` in the run folder ``path``, from its last complete checkpoint if there is one.
 
-    ``main`` names the evaluation's main measure; None: there is no evaluation.
+    ``main`` names the evaluation's main measure; None: there is no evaluation. ``keep``: whether a run that diverges
+    leaves the weights from before.
     """
     place = path / run_folder.CHECKPOINTS
     start = checkpoints.last(place, run.run)
@@ -65,7 +68,7 @@ def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None)
         load_model(method, str(start / checkpoints.WEIGHTS))
         fitted = Fitted(step, before["ended"], seconds)
     else:
-        fitted = _train(path, run, method, evaluator, metrics, console, start, (seconds, step))
+        fitted = _train(path, run, method, evaluator, metrics, console, start, (seconds, step), keep)
     if evaluator is not None and not fitted.interrupted:
         fitted.best = evaluator.load_best()
     return fitted
@@ -80,6 +83,7 @@ def _train(
     console: Console | None,
     start: Path | None,
     clock: tuple[float, int],
+    keep: bool,
 ) -> Fitted:
     resolved = run.resolved
     # one number, so that a run and its resumption draw alike whatever was drawn before
@@ -87,7 +91,7 @@ def _train(
     with Interrupts() as interrupts, _quiet():
         pace = Pace(resolved.log_every, resolved.evaluate_every, run.settings.checkpoint_every)
         flow = Flow(pace, evaluator=evaluator, interrupts=interrupts)
-        guard = _guard(path, run)
+        guard = _guard(path, run, keep)
         recorder = Recorder(metrics if processes.is_main() else None, say=_verdicts(console))
         callbacks: list[TrainerCallback] = [flow, guard, recorder]
         bar = None
@@ -154,12 +158,30 @@ def _arguments(path: Path, run: Prepared) -> TrainingArguments:
 def method_of(run: Prepared) -> ContrastiveMethod:
     """What ``run`` trains."""
     chunk = run.resolved.chunking
+    size = chunk.size if chunk.cached else None
+    if run.recipe is not None:
+        setting = TextSetting(
+            encoder=run.encoder,
+            examples=run.examples,
+            options=run.resolved.options,
+            batch_size=run.resolved.batch_size,
+            steps=run.resolved.steps,
+            steps_per_epoch=run.resolved.batches_per_epoch,
+            seed=run.settings.seed,
+            source=run.source,
+        )
+        with torch.random.fork_rng():  # heads begin alike whatever was drawn before, as in a run that is resumed
+            torch.manual_seed(run.settings.seed)
+            method = run.recipe.training.method(setting)
+        method.chunk_size = size
+        return method.to(run.encoder.device)
+    assert run.objective is not None
     return ContrastiveMethod(
         run.encoder,
         run.objective,
         shape=run.examples.shape,
         hard_negatives=len(run.examples.negatives),
-        chunk_size=chunk.size if chunk.cached else None,
+        chunk_size=size,
     )
 
 
@@ -181,10 +203,10 @@ def _evaluator(
     )
 
 
-def _guard(path: Path, run: Prepared) -> Guard:
+def _guard(path: Path, run: Prepared, keep: bool) -> Guard:
     from nearfar import encoders
 
-    def keep(step: int, report: dict[str, Any]) -> str | None:
+    def save(step: int, report: dict[str, Any]) -> str | None:
         good = path / run_folder.CHECKPOINTS / run_folder.LAST_GOOD
         if processes.is_main():
             encoders.save(run.encoder, good, overwrite=True)
@@ -197,8 +219,8 @@ def _guard(path: Path, run: Prepared) -> Guard:
     return Guard(
         max_norm=run.resolved.max_gradient_norm or None,
         describe=describe,
-        on_failure=keep,
-        only_embeddings=run.texts.tokens.static,
+        on_failure=save if keep else None,
+        only_embeddings=run.texts.tokens.static and run.recipe is None,
     )
 
 
