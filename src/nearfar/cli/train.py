@@ -33,12 +33,20 @@ def train(
     ] = "mean",
     max_length: Annotated[int | None, typer.Option(min=1, help="Tokens read of a text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="End the encoder with a layer of length 1.")] = False,
-    objective: Annotated[str, typer.Option("--objective", help="`nearfar objectives` lists them.")] = "info-nce",
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Train as a paper does: `nearfar recipes --training` lists them. Or a file."),
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="`nearfar objectives` lists them. Default: info-nce.")
+    ] = None,
     temperature: Annotated[str | None, typer.Option(help="A number, or learned.")] = None,
     two_sided: Annotated[bool, typer.Option("--two-sided", help="Contrast in both directions.")] = False,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any argument of the objective: --set margin=0.3. May be repeated."),
+        typer.Option(
+            "--set", help="Any argument of the objective, or option of the recipe: --set margin=0.3. May be repeated."
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows contrasted with each other.")] = None,
     chunk_size: Annotated[int | None, typer.Option(min=1, help="Texts in memory at once (cached gradients).")] = None,
@@ -47,9 +55,11 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", "--lr", help="Default: 0.02 static, 2e-5 transformer.")
     ] = None,
-    warmup: Annotated[float, typer.Option(help="Share of the steps over which the rate rises.")] = 0.1,
-    schedule: Annotated[str, typer.Option(help="linear, cosine or constant.")] = "linear",
-    weight_decay: Annotated[float, typer.Option(help="Decoupled (AdamW).")] = 0.0,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of the steps over which the rate rises. Default: 0.1.")
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="linear (default), cosine or constant.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled (AdamW). Default: 0.")] = None,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="Allow equal texts in one batch.")] = False,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
@@ -59,6 +69,13 @@ def train(
     ] = None,
     checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events.")] = False,
+    general_check: Annotated[
+        bool,
+        typer.Option(
+            "--general-check/--no-general-check",
+            help="Measure a pretrained encoder on general English too, before and after.",
+        ),
+    ] = True,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make batches.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --output.")] = False,
@@ -68,7 +85,8 @@ def train(
     """Train an encoder and write a run folder: model, metrics, data check, report.
 
     What is near follows from the data: pairs (anchor, positive, negative_1, ...), labelled texts (text, label),
-    scored pairs (sentence1, sentence2, score), or texts alone.
+    scored pairs (sentence1, sentence2, score), or texts alone. `--recipe` trains as a paper does on data of the shapes
+    that it takes; `nearfar recipes --training` lists them.
 
     Examples:
 
@@ -77,10 +95,19 @@ def train(
     `nearfar train pairs.jsonl --encoder minilm --objective infonce --temperature 0.05 --batch-size 1024
     --evaluate dev.jsonl --output runs/mine`
 
+    `nearfar train corpus.txt --recipe simcse --encoder minilm --set temperature=0.05 --output runs/mine`
+
     `nearfar train --resume --output runs/mine`
     """
     from nearfar import training
 
+    # these have defaults that a recipe's stand before, so only what was given is passed on
+    recommended: dict[str, Any] = {
+        "objective": objective,
+        "warmup": warmup,
+        "schedule": schedule,
+        "weight_decay": weight_decay,
+    }
     settings = training.TrainingSettings(
         data=[str(path) for path in data] if data else None,
         output=str(output),
@@ -96,16 +123,13 @@ def train(
         pooling=pooling,
         max_length=max_length,
         normalize=normalize,
-        objective=objective,
+        recipe=recipe,
         parameters=objective_arguments(temperature, two_sided, set_ or []),
         batch_size=batch_size,
         chunk_size=chunk_size,
         epochs=epochs,
         steps=steps,
         learning_rate=learning_rate,
-        warmup=warmup,
-        schedule=schedule,
-        weight_decay=weight_decay,
         duplicates=duplicates,
         precision=precision,
         seed=seed,
@@ -117,6 +141,8 @@ def train(
         device=device,
         resume=resume,
         overwrite=overwrite,
+        general_check=general_check,
+        **{name: value for name, value in recommended.items() if value is not None},
     )
     run = training.train(settings, console=console.err, command=["nearfar", *sys.argv[1:]])
     if as_json:

@@ -16,7 +16,7 @@ text, and saved.
 from __future__ import annotations
 
 from nearfar.encoders.encode import DTYPES, INT8_SCALE, encode
-from nearfar.encoders.load import NAMES, load
+from nearfar.encoders.load import NAMES, folder_of, load
 from nearfar.encoders.safety import check_model_folder
 from nearfar.encoders.save import fingerprint, save
 from nearfar.encoders.stream import EncodedFile, encode_file
@@ -32,6 +32,7 @@ __all__ = [
     "encode",
     "encode_file",
     "fingerprint",
+    "folder_of",
     "load",
     "pretokenize",
     "save",

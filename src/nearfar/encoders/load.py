@@ -66,15 +66,21 @@ def load(
         )
         model = finished(model, normalize=normalize, max_length=None)
         return model.to(device) if device is not None else model
+    return load_folder(folder_of(name), normalize=normalize, max_length=max_length, seed=seed, device=device)
+
+
+def folder_of(name: str) -> Path:
+    """Where the files of the encoder ``name`` are, which is none that has to be made ("static").
+
+    Raises :class:`ModelError` where there is no such model.
+    """
     if name == "minilm":
-        place: Path = minilm_folder()
-    elif Path(name).exists():
-        place = Path(name)
-    elif is_hub_name(name):
-        place = hub_folder(name)
-    else:
-        raise ModelError(
-            f"there is no model {name!r}",
-            hint=f"give a folder that exists, {' or '.join(NAMES)}, or a hub model as organisation/name",
-        )
-    return load_folder(place, normalize=normalize, max_length=max_length, seed=seed, device=device)
+        return minilm_folder()
+    if Path(name).exists():
+        return Path(name)
+    if is_hub_name(name):
+        return hub_folder(name)
+    raise ModelError(
+        f"there is no model {name!r}",
+        hint=f"give a folder that exists, {' or '.join(NAMES)}, or a hub model as organisation/name",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nearfar.negatives.bank import MemoryBank
-from nearfar.negatives.batches import Batches, batch_sizes
+from nearfar.negatives.batches import Batches, OrderedBatches, batch_sizes
 from nearfar.negatives.class_queue import ClassQueue
 from nearfar.negatives.clusters import ClusterMemory
 from nearfar.negatives.duplicates import NoDuplicateBatches
@@ -32,6 +32,7 @@ __all__ = [
     "MiningRules",
     "Mixed",
     "NoDuplicateBatches",
+    "OrderedBatches",
     "PerClassBatches",
     "Queue",
     "batch_sizes",

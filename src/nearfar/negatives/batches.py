@@ -125,3 +125,48 @@ class Batches:
         batches = [part[part >= 0] for part in np.split(order[: ends[-1]], ends[:-1])]
         self.left_out = self.rows - sum(map(len, batches))
         return batches
+
+
+class OrderedBatches(Batches):
+    """Batches of rows that follow each other in the data, in their order; the order of the batches is shuffled.
+
+    ``documents`` ``[n]`` says which document each row is of (equal numbers: the same), where the data hold several: no
+    batch mixes documents, each of which is divided by :func:`batch_sizes`. Where a document comes in several places,
+    its rows follow each other as they come. A document of one row has no neighbour and is left out. Without
+    ``documents`` all rows are one.
+
+    Raises :class:`DataError` where no document has two rows.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        *,
+        documents: npt.NDArray[np.integer[Any]] | None = None,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        super().__init__(rows, batch_size, seed=seed, drop_last=drop_last, rank=rank, processes=processes)
+        codes = np.zeros(rows, np.int64) if documents is None else np.asarray(documents)
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        self._batches: list[Integers] = []
+        for part in parts:
+            sizes = batch_sizes(len(part), self.batch_size, drop_last=drop_last)
+            pieces = np.split(part[: sum(sizes)], np.cumsum(sizes)[:-1])
+            self._batches += [piece for piece in pieces if len(piece) >= max(self.smallest_batch, processes)]
+        if not self._batches:
+            raise DataError(
+                "no document has two rows that follow each other",
+                hint="give the sentences of a document one below the other, under the same document",
+            )
+        self.left_out = rows - sum(map(len, self._batches))
+
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self._batches]
+
+    def plan(self, epoch: int) -> list[Integers]:
+        return [self._batches[place] for place in self._generator(epoch).permutation(len(self._batches))]

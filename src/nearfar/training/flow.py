@@ -67,7 +67,9 @@ class Flow(TrainerCallback):
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.trainer is not None:
             per_epoch = math.ceil(len(self.trainer.loader) / args.gradient_accumulation_steps)
-            self.trainer.method.before_epoch(state.global_step // per_epoch)
+            epoch, within = divmod(state.global_step, per_epoch)
+            if not within:  # a run that is resumed within an epoch has what was made before it
+                self.trainer.method.before_epoch(epoch)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nearfar.contrast.engine import DENSE_LIMIT
-from nearfar.negatives import LabelBatches, NoDuplicateBatches
-from nearfar.objectives import ProxyObjective
+from nearfar.negatives import LabelBatches, NoDuplicateBatches, OrderedBatches
+from nearfar.objectives import Objective, ProxyObjective
 from nearfar.training import processes
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def lines(run: Prepared) -> list[str]:
-    """The header's lines: rows and batches; encoder; candidates of an anchor; objective; rate; memory."""
+    """The header's lines: rows and batches; encoder; candidates of an anchor and objective, or the recipe; rate;
+    memory."""
     return [
         f"batches: {_batches(run)}",
         f"encoder: {_encoder(run)}",
-        f"candidates: {_candidates(run)}",
-        f"objective: {_objective(run)}",
+        *_contrast(run),
         f"learning rate: {_rate(run)}",
         f"memory: {_memory(run)}",
     ]
@@ -36,6 +36,8 @@ def _batches(run: Prepared) -> str:
         return text + "; no text twice in a batch"
     if isinstance(run.batches, LabelBatches):
         return text + "; every class in a batch has at least 2 rows"
+    if isinstance(run.batches, OrderedBatches):
+        return text + "; the rows of a batch follow each other in one document"
     return text
 
 
@@ -47,8 +49,20 @@ def _encoder(run: Prepared) -> str:
     return f"{kind}, {count / 1e6:.1f} million parameters, {dimension_of(run.encoder)} dimensions"
 
 
-def _candidates(run: Prepared) -> str:
-    shape, objective = run.examples.shape, run.objective
+def _contrast(run: Prepared) -> list[str]:
+    if run.objective is not None:
+        return [f"candidates: {_candidates(run, run.objective)}", f"objective: {_objective(run, run.objective)}"]
+    assert run.recipe is not None
+    options = ", ".join(f"{name} {value}" for name, value in run.resolved.options.items())
+    return [
+        f"recipe: {run.recipe.id} ({run.recipe.paper})",
+        f"contrast: {run.recipe.training.shapes[run.examples.shape]}",
+        *([f"options: {options}"] if options else []),
+    ]
+
+
+def _candidates(run: Prepared, objective: Objective) -> str:
+    shape = run.examples.shape
     rows = max(run.batches.sizes())
     if shape == "scored pairs":
         return "none: each pair against its score"
@@ -68,8 +82,7 @@ def _candidates(run: Prepared) -> str:
     return f"an anchor has 1 positive, {hard} hard, {others} in-batch{elsewhere}"
 
 
-def _objective(run: Prepared) -> str:
-    objective = run.objective
+def _objective(run: Prepared, objective: Objective) -> str:
     parts = [run.settings.objective if "(" in run.settings.objective else objective.name]
     score = getattr(objective, "score", None)
     if score is not None:
@@ -97,7 +110,7 @@ def _memory(run: Prepared) -> str:
         text = f"{chunk.size} texts embedded at once, gradients cached ({chunk.reason})"
     else:
         text = f"a whole batch's activations ({chunk.reason})"
-    if run.objective.kind == "row":
+    if run.objective is not None and run.objective.kind == "row":
         rows = max(run.batches.sizes()) * (2 if run.examples.shape == "texts" else 1)
         keys = rows * (1 + len(run.examples.negatives))
         tiled = 4 * rows * keys > DENSE_LIMIT

@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from nearfar.errors import DataError, UsageError
-from nearfar.negatives import Batches, LabelBatches, NoDuplicateBatches
+from nearfar.negatives import Batches, LabelBatches, NoDuplicateBatches, OrderedBatches
 from nearfar.objectives import Objective, ProxyObjective
-from nearfar.training import chunking, processes
+from nearfar.training import by_recipe, chunking, processes
+from nearfar.training.by_recipe import RecipeRun
 from nearfar.training.chunking import Chunking
 from nearfar.training.loading import TextBatches
 from nearfar.training.settings import NOT_OF_THE_RUN, TrainingSettings
@@ -48,6 +49,8 @@ class Resolved:
     evaluate_every: int
     log_every: int
     chunking: Chunking
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the recipe, complete."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -61,7 +64,8 @@ class Prepared:
     settings: TrainingSettings
     examples: Examples
     evaluation: Examples | RetrievalSet | None
-    objective: Objective
+    objective: Objective | None
+    """None where a recipe is trained, whose method has its own."""
     encoder: SentenceTransformer
     check: DataCheck
     batches: Batches
@@ -70,6 +74,9 @@ class Prepared:
     data: dict[str, Any]
     judge: Judge | None = None
     """How the evaluation data are evaluated; None: :func:`nearfar.evaluation.evaluate`."""
+    recipe: RecipeRun | None = None
+    source: Path | None = None
+    """The folder that the encoder was loaded from; None where it was made."""
 
     @property
     def run(self) -> str:
@@ -130,8 +137,10 @@ def prepare(
     *,
     encoder: SentenceTransformer | None = None,
     resolved: dict[str, Any] | None = None,
+    recipe: RecipeRun | None = None,
 ) -> Prepared:
-    """Make everything a run needs. ``encoder`` and ``resolved``: of a run that is resumed.
+    """Make everything a run needs. ``encoder`` and ``resolved``: of a run that is resumed; ``recipe``: what is trained
+    in the place of an objective.
 
     Raises what reading, checking and making raise: :class:`DataError`, :class:`UsageError`,
     :class:`~nearfar.errors.ModelError`.
@@ -140,13 +149,23 @@ def prepare(
     from nearfar.encoders.sentence_modules import dimension_of, is_static
 
     seed_everything(settings.seed)
-    objective = settings.make_objective()
-    check_fit(objective, examples.shape, hard_negatives=len(examples.negatives))
+    objective: Objective | None = None
+    if recipe is not None:
+        settings = settings.filled(recipe.training.settings)
+        by_recipe.check_processes(recipe)
+        by_recipe.check_shape(recipe, examples.shape)
+    else:
+        objective = settings.make_objective()
+        check_fit(objective, examples.shape, hard_negatives=len(examples.negatives))
+    source = encoders.folder_of(settings.encoder) if settings.encoder != "static" else None
     if encoder is None:
         encoder = make_encoder(settings, examples)
     encoder.to(_device(settings))
-    check_fit(objective, examples.shape, hard_negatives=len(examples.negatives), encoder=encoder)
-    objective = sized(settings, objective, dimension_of(encoder))
+    if recipe is not None:
+        by_recipe.check_encoder(recipe, examples.shape, encoder, source)
+    if objective is not None:
+        check_fit(objective, examples.shape, hard_negatives=len(examples.negatives), encoder=encoder)
+        objective = sized(settings, objective, dimension_of(encoder))
     if isinstance(objective, ProxyObjective):
         make_proxies(objective, examples, dimension_of(encoder), settings.seed)
     static = is_static(encoder)
@@ -161,11 +180,12 @@ def prepare(
     check.raise_on_errors()
     if settings.strict:
         check.raise_if_strict()
-    batches = make_batches(settings, examples, objective, batch_size)
+    in_order = recipe is not None and recipe.training.in_order
+    batches = make_batches(settings, examples, objective, batch_size, in_order=in_order)
     unique = isinstance(batches, NoDuplicateBatches)
     texts = TextBatches(encoder, examples, unique=unique)
     known = Chunking(**resolved["chunking"]) if resolved is not None else None
-    chosen = _resolve(settings, static, encoder, batches, texts, known)
+    chosen = _resolve(settings, static, encoder, batches, texts, known, recipe)
     texts.chunk_size = chosen.chunking.size
     return Prepared(
         settings=settings,
@@ -178,6 +198,8 @@ def prepare(
         texts=texts,
         resolved=chosen,
         data=_describe_data(settings, examples, evaluation),
+        recipe=recipe,
+        source=source,
     )
 
 
@@ -206,13 +228,24 @@ def make_proxies(objective: ProxyObjective, examples: Examples, dimension: int, 
         )
 
 
-def make_batches(settings: TrainingSettings, examples: Examples, objective: Objective, batch_size: int) -> Batches:
+def make_batches(
+    settings: TrainingSettings,
+    examples: Examples,
+    objective: Objective | None,
+    batch_size: int,
+    *,
+    in_order: bool = False,
+) -> Batches:
     """The batches that fit the data: without repeated texts for pairs and texts, with at least two of a class for
-    labels."""
+    labels; ``in_order``: rows that follow each other, of one document where the data name them."""
     shared: dict[str, Any] = {"seed": settings.seed, "rank": processes.rank(), "processes": processes.world_size()}
     with warnings.catch_warnings():
         if not processes.is_main():
             warnings.simplefilter("ignore")
+        if in_order:
+            named = "document" in examples.column_names
+            documents = np.unique(examples.column("document"), return_inverse=True)[1] if named else None
+            return OrderedBatches(len(examples), batch_size, documents=documents, **shared)
         if examples.shape == "labelled texts":
             codes = examples.labels()[0]
             if len(np.unique(codes)) < 2:
@@ -280,6 +313,7 @@ def _resolve(
     batches: Batches,
     texts: TextBatches,
     known: Chunking | None,
+    recipe: RecipeRun | None,
 ) -> Resolved:
     per_epoch = len(batches)
     epochs = settings.epochs if settings.epochs is not None else (4.0 if static else 1.0)
@@ -304,15 +338,30 @@ def _resolve(
         precision=precision,
         evaluate_every=every,
         log_every=settings.log_every or max(1, steps // LOG_LINES),
-        chunking=known
-        or chunking.choose(
-            encoder,
-            texts.tokens.lengths,
-            texts.texts_per_row * math.ceil(batches.batch_size / processes.world_size()),
-            chunk_size=settings.chunk_size,
-            half=precision != "fp32",
-        ),
+        chunking=known or _chunking(settings, encoder, batches, texts, recipe, half=precision != "fp32"),
+        options=dict(recipe.options) if recipe is not None else {},
     )
+
+
+def _chunking(
+    settings: TrainingSettings,
+    encoder: SentenceTransformer,
+    batches: Batches,
+    texts: TextBatches,
+    recipe: RecipeRun | None,
+    *,
+    half: bool,
+) -> Chunking:
+    if recipe is not None and not recipe.training.cached:
+        if settings.chunk_size is not None:
+            raise UsageError(
+                f"{recipe.id} needs more of a text than its embedding, so gradients cannot be cached in chunks",
+                where="--chunk-size",
+                hint="leave it out; where memory does not suffice, take a smaller --batch-size or --max-length",
+            )
+        return Chunking(None, False, f"{recipe.id} needs more of a text than its embedding")
+    count = texts.texts_per_row * math.ceil(batches.batch_size / processes.world_size())
+    return chunking.choose(encoder, texts.tokens.lengths, count, chunk_size=settings.chunk_size, half=half)
 
 
 def _describe_data(

@@ -14,6 +14,7 @@ from nearfar.errors import TrainingError, UsageError
 from nearfar.locking import only_one
 from nearfar.training import folder as run_folder
 from nearfar.training import header, processes
+from nearfar.training.by_recipe import RecipeRun, complete
 from nearfar.training.evaluating import Measures
 from nearfar.training.prepare import Prepared, prepare, read
 from nearfar.training.settings import TrainingSettings
@@ -97,11 +98,12 @@ def train(
         encoder = _initial_encoder(path, settings)
     else:
         processes.on_main(lambda: run_folder.check_output(path, overwrite=settings.overwrite, weights=0))
+    recipe = _recipe(settings, resolved["options"] if resolved is not None else None)
     examples, evaluation = read(settings, examples, evaluation)
     for data in (examples, evaluation):
         if data is not None:
             say(data.describe())
-    run = prepare(settings, examples, evaluation, encoder=encoder, resolved=resolved)
+    run = prepare(settings, examples, evaluation, encoder=encoder, resolved=resolved, recipe=recipe)
     if settings.resume:
         _check_same_data(config, run, path)
     else:
@@ -138,6 +140,28 @@ def _train_in(path: Path, run: Prepared, console: Console | None, began: float) 
         return result
     result.after, result.seconds = finish(path, run, fitted, before, began, say=_say(console))
     return result
+
+
+def _recipe(settings: TrainingSettings, options: dict[str, Any] | None) -> RecipeRun | None:
+    """The recipe that ``settings`` name; ``options``: of a run that is resumed."""
+    if settings.recipe is None:
+        return None
+    from nearfar import recipes
+
+    found = recipes.find(settings.recipe)
+    if found.training is None:
+        raise UsageError(
+            f"{found.id} cannot be trained on a file: it says only how its objective is built",
+            where=f"--recipe {settings.recipe}",
+            hint=f"see nearfar recipes {found.id} for its objective, nearfar recipes --training for those that can",
+        )
+    return RecipeRun(
+        id=found.id,
+        paper=str(found.paper),
+        training=found.training,
+        options=complete(found.id, found.training, settings.parameters) if options is None else options,
+        others=lambda: {each.id: each.training for each in recipes.recipes() if each.training is not None},
+    )
 
 
 def _create(path: Path, run: Prepared, command: Sequence[str] | None) -> None:

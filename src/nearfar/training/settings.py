@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from nearfar.errors import UsageError
@@ -17,8 +17,20 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BASELINES = ("bm25",)
 POOLINGS = ("mean", "distinct")
 
+OBJECTIVE, WARMUP, SCHEDULE, WEIGHT_DECAY = "info-nce", 0.1, "linear", 0.0
+
 NOT_OF_THE_RUN = ("output", "overwrite", "resume", "workers", "tensorboard", "device")
 """Settings that say where and how a run goes, not what it computes."""
+
+
+class UsualNumber(float):
+    """The default of a setting that nobody set: equal to the number, but a recipe may set another in its place."""
+
+
+class UsualWord(str):
+    """As :class:`UsualNumber`, of a word."""
+
+    __slots__ = ()
 
 
 @dataclass
@@ -35,6 +47,9 @@ class TrainingSettings:
     ``max_gradient_norm``       no clipping                                       1 (as in transformers)
     ==========================  ================================================  =====================================
 
+    A recipe (``recipe``) sets some of these and ``max_length``, ``warmup``, ``schedule``, ``weight_decay`` as its paper
+    does; what is given here stands before it.
+
     Data:
         data: file, folder or list of files to train on (see :func:`nearfar.data.read`); None when examples are given.
         columns, max_bad_rows, strict: see :func:`nearfar.data.read`, :func:`nearfar.data.check`.
@@ -44,7 +59,8 @@ class TrainingSettings:
         encoder: "static", "minilm", a folder or a hub name (:func:`nearfar.encoders.load`).
         dimension, vocabulary_size, initial, pooling: of a new static encoder.
         max_length: tokens read of a text. normalize: end the encoder with a layer of length 1.
-        objective: name of an objective; parameters: its arguments (temperature, two_sided, ...).
+        objective: name of an objective, default "info-nce"; parameters: its arguments (temperature, two_sided, ...).
+        recipe: id of a recipe, or a file ``name.py`` with one, in the place of an objective; parameters: its options.
     Training:
         batch_size: rows that are contrasted with each other, over all processes.
         chunk_size: texts embedded at once, with cached gradients (:mod:`nearfar.training.cached`); None: chosen.
@@ -67,6 +83,8 @@ class TrainingSettings:
         tensorboard: write events to the run folder's tensorboard/.
     Result:
         output: the run folder. overwrite: replace a run that is there. resume: go on with the run that is there.
+        general_check: measure a pretrained encoder on the built-in pairs of general English as well, before and after
+            (:func:`nearfar.evaluation.general.general_similarity`).
         baselines: what to hold the model against; "bm25" where the evaluation is retrieval.
         workers: processes that make batches (0: none; batches are cheap once texts are tokenised).
         device: "cpu", or None for a GPU if there is one.
@@ -86,7 +104,8 @@ class TrainingSettings:
     pooling: str = "mean"
     max_length: int | None = None
     normalize: bool = False
-    objective: str = "info-nce"
+    recipe: str | None = None
+    objective: str = field(default_factory=lambda: UsualWord(OBJECTIVE))
     parameters: dict[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     chunk_size: int | None = None
@@ -94,9 +113,9 @@ class TrainingSettings:
     steps: int | None = None
     learning_rate: float | None = None
     objective_learning_rate: float | None = None
-    warmup: float = 0.1
-    schedule: str = "linear"
-    weight_decay: float = 0.0
+    warmup: float = field(default_factory=lambda: UsualNumber(WARMUP))
+    schedule: str = field(default_factory=lambda: UsualWord(SCHEDULE))
+    weight_decay: float = field(default_factory=lambda: UsualNumber(WEIGHT_DECAY))
     max_gradient_norm: float | None = None
     duplicates: bool = False
     drop_last: bool = False
@@ -107,6 +126,7 @@ class TrainingSettings:
     log_every: int | None = None
     checkpoint_every: int | None = None
     tensorboard: bool = False
+    general_check: bool = True
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     max_bad_rows: int = 0
     strict: bool = False
@@ -124,7 +144,22 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, os.fspath(value))
+        if self.recipe is not None:
+            self._take_recipe(os.fspath(self.recipe))
         self._check()
+
+    def _take_recipe(self, name: str) -> None:
+        # files are found again wherever the run is resumed from
+        self.recipe = os.path.abspath(name) if name.endswith(".py") else name
+        if self.encoder not in ("static", "minilm") and os.path.isdir(self.encoder):
+            self.encoder = os.path.abspath(self.encoder)
+        if self.objective and not isinstance(self.objective, UsualWord):
+            raise UsageError(
+                f"a recipe and an objective were both given: {name} and {self.objective}",
+                where="--objective",
+                hint="leave one of them out; a recipe brings its own objective, and --set its options",
+            )
+        self.objective = UsualWord()
 
     def _check(self) -> None:
         for name in ("batch_size", "chunk_size", "steps", "evaluate_every", "early_stop", "log_every"):
@@ -153,11 +188,27 @@ class TrainingSettings:
             raise UsageError("steps and epochs were both given", hint="give one of them")
         if not isinstance(self.parameters, Mapping):
             raise _wrong("parameters", self.parameters, "give a mapping, e.g. {'temperature': 0.05}")
-        self.make_objective()
+        if self.recipe is None:
+            self.make_objective()
 
     def make_objective(self) -> Objective:
         """The objective these settings name. Raises UsageError as :func:`nearfar.objectives.get` does."""
         return get(self.objective, **self.parameters)
+
+    def filled(self, values: Mapping[str, Any]) -> TrainingSettings:
+        """These settings, with ``values`` for those that were not set: what a recipe recommends.
+
+        Steps that were set leave no place for epochs, and the other way round. Raises UsageError for a name that is no
+        setting, or one that is never left open.
+        """
+        plain, taken = TrainingSettings(), dict[str, Any]()
+        for name, value in values.items():
+            if not _is_open(getattr(plain, name, False)):
+                raise UsageError(f"a recipe cannot recommend a setting {name!r}")
+            other = {"steps": self.epochs, "epochs": self.steps}.get(name)
+            if _is_open(getattr(self, name)) and other is None:
+                taken[name] = value
+        return replace(self, **taken)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, ready for JSON."""
@@ -203,6 +254,10 @@ class TrainingSettings:
     def _one_of(self, name: str, choices: Sequence[str]) -> None:
         if getattr(self, name) not in choices:
             raise _wrong(name, getattr(self, name), f"choose one of {', '.join(choices)}")
+
+
+def _is_open(value: Any) -> bool:
+    return value is None or isinstance(value, (UsualNumber, UsualWord))
 
 
 def _wrong(name: str, value: Any, hint: str) -> UsageError:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import nn
-
+from nearfar.encoders.abilities import has_dropout
 from nearfar.errors import UsageError
 from nearfar.objectives import Objective, PointObjective, RowObjective, find
 from nearfar.objectives.agreement import Predicting
@@ -74,7 +73,7 @@ def check_fit(
         )
     if objective.kind != "point" and getattr(objective, "reduction", "mean") == "none":
         raise UsageError(f"{name} with reduction='none' gives no single loss to train on")
-    if shape == "texts" and encoder is not None and not _has_dropout(encoder):
+    if shape == "texts" and encoder is not None and not has_dropout(encoder):
         raise UsageError(
             "texts alone are trained on by embedding each twice with different dropout, and this encoder has none",
             hint="use a transformer encoder, or give pairs (anchor, positive)",
@@ -86,7 +85,3 @@ def _fitting(shape: str) -> str:
     usual = [name for name in _USUAL if find(name)[0].kind in KINDS[shape]]
     kinds = " or ".join(f"--kind {kind}" for kind in KINDS[shape])
     return f"objectives that fit {shape}: {', '.join(usual)}; nearfar objectives {kinds} lists all"
-
-
-def _has_dropout(encoder: Any) -> bool:
-    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in encoder.modules())

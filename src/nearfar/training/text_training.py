@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
@@ -28,7 +29,10 @@ class TextSetting:
     """What a recipe's method is made for.
 
     ``encoder`` is trained and exported; ``examples`` are the training data; ``options`` the recipe's options, checked
-    and complete; ``batch_size``, ``steps``, ``steps_per_epoch`` and ``seed`` those of the run.
+    and complete; ``batch_size``, ``steps``, ``steps_per_epoch`` and ``seed`` those of the run. ``source`` is the folder
+    that the encoder was loaded from, where what the encoder leaves out (a masked-LM head) can be found; None for an
+    encoder that was made. A method is made anew when a run is resumed, with the encoder as it began, and its weights
+    and buffers are then those of the checkpoint.
     """
 
     encoder: SentenceTransformer
@@ -38,6 +42,7 @@ class TextSetting:
     steps: int
     steps_per_epoch: int
     seed: int = 0
+    source: Path | None = None
 
     @property
     def dimension(self) -> int:
@@ -56,14 +61,15 @@ class TextTraining:
         shapes: the shapes of data it takes, each with what it does with it in a sentence.
         options: the recipe's options and their defaults (``--set name=value``); types follow from the defaults.
         settings: defaults of :class:`~nearfar.training.TrainingSettings` that the paper sets (learning_rate,
-            batch_size, max_length, epochs, objective_learning_rate, warmup, schedule, weight_decay).
+            batch_size, max_length, epochs, objective_learning_rate, warmup, schedule, weight_decay); what the user sets
+            stands before them.
         needs: what the encoder must have.
         cached: whether a batch may be embedded in chunks with cached gradients: the loss is a function of the
             embeddings of its texts alone.
         in_order: rows stay in their order within a batch (documents), instead of being shuffled.
     """
 
-    method: Callable[[TextSetting], Method]
+    method: Callable[[TextSetting], TextMethod]
     shapes: Mapping[str, str]
     options: Mapping[str, Option] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -79,8 +85,12 @@ class TextMethod(ContrastiveMethod):
     encoder) and overrides :meth:`contrast`, or :meth:`forward` where the embeddings are not enough. ``batch`` is as
     :class:`~nearfar.training.loading.TextBatches` makes it; embeddings come by column (texts: all texts, then all
     again with other dropout; pairs: anchors, positives, negatives).
+
+    ``distributed`` says whether the loss is that of the global batch over several processes; without it a run over
+    several is refused.
     """
 
+    distributed: ClassVar[bool] = False
     objective: Any
 
     def __init__(self, setting: TextSetting, objective: Objective | nn.Module | None = None) -> None:
