@@ -8,6 +8,7 @@ from nearfar.negatives.class_queue import ClassQueue
 from nearfar.negatives.clusters import ClusterMemory
 from nearfar.negatives.duplicates import NoDuplicateBatches
 from nearfar.negatives.guide import mask_by_guide
+from nearfar.negatives.label_pairs import LabelPairBatches, LabelPairs
 from nearfar.negatives.labels import LabelBatches
 from nearfar.negatives.mined_pairs import MinedPairs, mine_pairs
 from nearfar.negatives.mining import Mined, MiningRules, mine
@@ -26,6 +27,8 @@ __all__ = [
     "CrossBatchMemory",
     "HarderNegatives",
     "LabelBatches",
+    "LabelPairBatches",
+    "LabelPairs",
     "MemoryBank",
     "Mined",
     "MinedPairs",

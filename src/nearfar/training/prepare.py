@@ -180,8 +180,7 @@ def prepare(
     check.raise_on_errors()
     if settings.strict:
         check.raise_if_strict()
-    in_order = recipe is not None and recipe.training.in_order
-    batches = make_batches(settings, examples, objective, batch_size, in_order=in_order)
+    batches = make_batches(settings, examples, objective, batch_size, recipe)
     unique = isinstance(batches, NoDuplicateBatches)
     texts = TextBatches(encoder, examples, unique=unique)
     known = Chunking(**resolved["chunking"]) if resolved is not None else None
@@ -233,16 +232,18 @@ def make_batches(
     examples: Examples,
     objective: Objective | None,
     batch_size: int,
-    *,
-    in_order: bool = False,
+    recipe: RecipeRun | None = None,
 ) -> Batches:
     """The batches that fit the data: without repeated texts for pairs and texts, with at least two of a class for
-    labels; ``in_order``: rows that follow each other, of one document where the data name them."""
+    labels; or those of the ``recipe``, its own or rows that follow each other, of one document where the data name
+    them."""
     shared: dict[str, Any] = {"seed": settings.seed, "rank": processes.rank(), "processes": processes.world_size()}
     with warnings.catch_warnings():
         if not processes.is_main():
             warnings.simplefilter("ignore")
-        if in_order:
+        if recipe is not None and recipe.training.batches is not None:
+            return recipe.training.batches(examples, recipe.options, batch_size, **shared)
+        if recipe is not None and recipe.training.in_order:
             named = "document" in examples.column_names
             documents = np.unique(examples.column("document"), return_inverse=True)[1] if named else None
             return OrderedBatches(len(examples), batch_size, documents=documents, **shared)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from nearfar.data import Examples
+    from nearfar.negatives import Batches
     from nearfar.objectives import Objective
 
 Option: TypeAlias = float | int | str | bool
@@ -67,6 +68,8 @@ class TextTraining:
         cached: whether a batch may be embedded in chunks with cached gradients: the loss is a function of the
             embeddings of its texts alone.
         in_order: rows stay in their order within a batch (documents), instead of being shuffled.
+        batches: makes the batches where they are not those of the shape; called with the examples, the options and the
+            batch size, and with ``seed``, ``rank`` and ``processes`` by name.
     """
 
     method: Callable[[TextSetting], TextMethod]
@@ -76,6 +79,7 @@ class TextTraining:
     needs: tuple[Need, ...] = ()
     cached: bool = True
     in_order: bool = False
+    batches: Callable[..., Batches] | None = None
 
 
 class TextMethod(ContrastiveMethod):
