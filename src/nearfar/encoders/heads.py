@@ -78,6 +78,27 @@ class Prediction(nn.Module):
         return y
 
 
+class Pooler(nn.Module):
+    """``tanh(W x + b)``, ``[..., dimension] -> [..., width]``: BERT's pooler, the head of SimCSE and its family.
+
+    Arguments:
+        dimension: of the embeddings.
+        width: of the output, default ``dimension``.
+
+    Raises :class:`~nearfar.errors.UsageError` for sizes below 1.
+    """
+
+    def __init__(self, dimension: int, width: int | None = None) -> None:
+        super().__init__()
+        width = dimension if width is None else width
+        if min(dimension, width) < 1:
+            raise UsageError(f"a pooler has sizes of at least 1, got {dimension} and {width}")
+        self.dense = nn.Linear(dimension, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.dense(x))
+
+
 class Prototypes(nn.Module):
     """Scores of embeddings against learned prototypes: ``[..., dimension] -> [..., count]``.
 

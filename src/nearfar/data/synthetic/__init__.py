@@ -10,6 +10,7 @@ from nearfar.data.synthetic.gaussian_views import GaussianViews
 from nearfar.data.synthetic.long_tail import long_tail
 from nearfar.data.synthetic.rotation import random_rotation
 from nearfar.data.synthetic.sensors import Sensors
+from nearfar.data.synthetic.slot_grammar import SlotGrammar
 from nearfar.data.synthetic.styled import StyledClasses, StyledItems
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ContentStyle",
     "GaussianViews",
     "Sensors",
+    "SlotGrammar",
     "StyledClasses",
     "StyledItems",
     "long_tail",
