@@ -20,8 +20,12 @@ def show(
     name: Annotated[str | None, typer.Argument(help="A recipe, to read its page; or a file of your own.")] = None,
     wing: Annotated[str | None, typer.Option(help="Only those of this wing, such as representation.")] = None,
     search: Annotated[str | None, typer.Option(help="Only those whose page holds this word.")] = None,
+    training: Annotated[
+        bool,
+        typer.Option("--training", help="Only those that train on your own texts: which data, what the encoder needs."),
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON: a list of {id, wing, title, paper, claim}.")
+        bool, typer.Option("--json", help="Print JSON: a list of {id, wing, title, paper, claim, training}.")
     ] = False,
 ) -> None:
     """List the papers that are recipes, with their claims; or read one's page.
@@ -34,12 +38,16 @@ def show(
 
     `nearfar recipes --search labels`
 
+    `nearfar recipes --training`
+
     `nearfar recipes --json`
     """
     from nearfar import recipes
 
     chosen = recipes.recipes(wing) if name is None else [recipes.find(name)]
     chosen = [recipe for recipe in chosen if wing in (None, recipe.wing) and _mentions(recipe, search)]
+    if training:
+        chosen = [recipe for recipe in chosen if recipe.training is not None]
     if as_json:
         console.emit_json(
             [
@@ -49,20 +57,52 @@ def show(
                     "title": recipe.title,
                     "paper": str(recipe.paper),
                     "claim": recipe.claim,
+                    "training": _training(recipe),
                 }
                 for recipe in chosen
             ]
         )
         return
     if not chosen:
-        raise UsageError("no recipe fits", hint="leave --wing and --search out")
+        raise UsageError("no recipe fits", hint="leave --wing, --search and --training out")
     if name is not None:
         _page(chosen[0])
+        return
+    if training:
+        _list_training(chosen)
         return
     for each in dict.fromkeys(recipe.wing for recipe in chosen):
         rows = [(recipe.id, recipe.claim, str(recipe.paper)) for recipe in chosen if recipe.wing == each]
         console.out.print(console.table(["recipe", "claim", "paper"], rows, title=each))
         console.out.print()
+
+
+def _training(recipe: Recipe) -> dict[str, Any] | None:
+    how = recipe.training
+    if how is None:
+        return None
+    return {
+        "shapes": dict(how.shapes),
+        "needs": list(how.needs),
+        "options": dict(how.options),
+        "settings": dict(how.settings),
+    }
+
+
+def _list_training(chosen: list[Recipe]) -> None:
+    """Which recipes train on which shape of data, shape by shape."""
+    from nearfar.training.by_recipe import NEEDS
+
+    trained = [(recipe, recipe.training) for recipe in chosen if recipe.training is not None]
+    for shape in dict.fromkeys(shape for _, how in trained for shape in how.shapes):
+        rows = [
+            (recipe.id, how.shapes[shape], ", ".join(NEEDS[need] for need in how.needs))
+            for recipe, how in trained
+            if shape in how.shapes
+        ]
+        console.out.print(console.table(["recipe", "what it does", "the encoder needs"], rows, title=shape))
+        console.out.print()
+    console.out.print("next: nearfar train FILE --recipe NAME --encoder minilm", markup=False, style="dim")
 
 
 def _mentions(recipe: Recipe, word: str | None) -> bool:

@@ -155,6 +155,7 @@ def train(
                 "before": run.before,
                 "after": run.after,
                 "baselines": run.baselines,
+                "general": run.general,
                 "seconds": run.seconds,
             }
         )
@@ -202,6 +203,10 @@ def show_run(run: Any) -> None:
         cells.append(f"{after['value']:.4f} [{after['low']:.4f}, {after['high']:.4f}]")
         cells += [f"{found[name]['value']:.4f}" if name in found else "" for found in run.baselines.values()]
         rows.append(cells)
+    for name, after in run.general.get("after", {}).items():
+        before = run.general["before"][name]
+        interval = f"{after['value']:.4f} [{after['low']:.4f}, {after['high']:.4f}]"
+        rows.append([f"general: {name}", f"{before['value']:.4f}", interval, *("" for _ in run.baselines)])
     if rows:
         console.out.print(
             console.table(["measure", "before", "after, 95 % interval", *run.baselines], rows, right=[1, 2, 3])

@@ -8,6 +8,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nearfar.recipes.recipe import Recipe
+from nearfar.training.by_recipe import NEEDS
+
+FILES = {
+    "texts": "corpus.txt",
+    "pairs": "pairs.jsonl",
+    "labelled texts": "labelled.csv",
+    "scored pairs": "scored.csv",
+    "documents": "documents.jsonl",
+    "captions": "captions.jsonl",
+    "domains": "domains.jsonl",
+}
+"""Data of a shape, in examples of commands."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +51,33 @@ def parts(recipe: Recipe) -> list[Part]:
         _text("Not asserted", recipe.not_asserted),
         _text("Checked against", recipe.verified),
         _text("Weak", "the formula is an interpretation, or the paper's figures were not seen" if recipe.weak else ""),
+        Part("Training on your own texts", "terms", training(recipe)),
         Part("Use", "code", [("", line) for line in use(recipe)]),
     ]
     return [part for part in found if any(text.strip() for _, text in part.content)]
 
 
+def training(recipe: Recipe) -> list[tuple[str, str]]:
+    """What it does with data of each shape, what it needs, its options, and the settings that the paper sets."""
+    how = recipe.training
+    if how is None:
+        return []
+    found = list(how.shapes.items())
+    if how.needs:
+        found.append(("the encoder needs", ", ".join(NEEDS[need] for need in how.needs)))
+    for name, values in (("options (--set)", how.options), ("settings", how.settings)):
+        if values:
+            found.append((name, ", ".join(f"{each}={value}" for each, value in values.items())))
+    return found
+
+
 def use(recipe: Recipe) -> list[str]:
-    """Lines that build the paper's objective, and that run its experiment."""
+    """Lines that train by it, that build the paper's objective, and that run its experiment."""
     name = recipe.id if recipe.wing != "own" else f"{recipe.id}.py"
     lines = [f"nearfar reproduce {name}"]
+    if recipe.training is not None:
+        file = FILES.get(next(iter(recipe.training.shapes)), "data.jsonl")
+        lines.insert(0, f"nearfar train {file} --recipe {name} --encoder minilm --output runs/{recipe.id}")
     if recipe.build is None:
         return lines
     lines += [

@@ -57,6 +57,16 @@ def build(folder: RunFolder) -> Page:
 
 
 def _result(section: Section, folder: RunFolder, summary: Summary) -> None:
+    _measures(section, folder, summary)
+    general = summary.general_sentence()
+    if general:
+        section.text(general)
+    warning = summary.general.get("warning")
+    if isinstance(warning, str):
+        section.note(warning[:1].upper() + warning[1:], "warning")
+
+
+def _measures(section: Section, folder: RunFolder, summary: Summary) -> None:
     systems = {name: measures for name, measures in summary.systems.items() if mapping(measures)}
     if not systems:
         section.note(folder.absent.get("metrics.json", "metrics.json holds no measures."), "absent")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -30,6 +30,8 @@ class Summary:
     rate: float | None
     before_name: str = BEFORE
     after_name: str = AFTER
+    general: Mapping[str, Any] = field(default_factory=dict)
+    """metrics.json's measures of the general check."""
 
     @classmethod
     def of(cls, folder: RunFolder) -> Summary:
@@ -56,6 +58,7 @@ class Summary:
             main=main,
             config=folder.mapping("config.json"),
             seconds=mapping(metrics.get("seconds")),
+            general=mapping(metrics.get("general")),
             rate=sorted(rates)[len(rates) // 2] if rates else None,
         )
 
@@ -91,13 +94,16 @@ class Summary:
 
     def _making(self) -> Markup | str:
         encoder = _name(find(self.config, "encoder", "model"))
-        objective = _name(find(self.config, "objective", "method"))
+        recipe = find(self.config, "recipe")
+        objective = (
+            PurePath(recipe).name if isinstance(recipe, str) else _name(find(self.config, "objective", "method"))
+        )
         rows, source, shape = self._data()
         if not (encoder or objective or rows):
             return ""
         text = Markup("{} was trained").format(Markup("The encoder {}").format(code(encoder)) if encoder else "A model")
         if objective:
-            text += Markup(" with {}").format(code(objective))
+            text += Markup(" with {}{}").format("the recipe " if isinstance(recipe, str) else "", code(objective))
         if rows is not None:
             text += f" on {fmt.integer(rows)} {shape}"
             if source:
@@ -144,6 +150,17 @@ class Summary:
                 detail = f"{fmt.integer(self.rate)} examples/s"
             facts.append(Fact("Training time", fmt.duration(training), detail))
         return facts
+
+    def general_sentence(self) -> str:
+        """How the general check went, in a sentence; empty where it was not made."""
+        before, after = (estimate(mapping(self.general.get(when)).get("spearman")) for when in ("before", "after"))
+        if before.value is None or after.value is None or after.items is None:
+            return ""
+        return (
+            f"On {fmt.integer(after.items)} pairs of everyday English, which have nothing to do with these data, "
+            f"Spearman's correlation was {fmt.number(before.value)} before training and is {fmt.number(after.value)} "
+            f"after it (95 %: {fmt.interval(after.low, after.high)})."
+        )
 
     def comparisons(self) -> Sequence[str]:
         """Whether the interval after training overlaps those before it and of the baselines, in a sentence."""

@@ -8,6 +8,7 @@ from nearfar.contrast.engine import DENSE_LIMIT
 from nearfar.negatives import LabelBatches, NoDuplicateBatches, OrderedBatches
 from nearfar.objectives import Objective, ProxyObjective
 from nearfar.training import processes
+from nearfar.training.results import checks_generally
 
 if TYPE_CHECKING:
     from nearfar.training.prepare import Prepared
@@ -22,6 +23,7 @@ def lines(run: Prepared) -> list[str]:
         *_contrast(run),
         f"learning rate: {_rate(run)}",
         f"memory: {_memory(run)}",
+        *(["general check: pairs of everyday English, before and after"] if checks_generally(run) else []),
     ]
 
 

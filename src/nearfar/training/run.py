@@ -31,8 +31,9 @@ class Run:
     """What a training run made.
 
     ``folder``: its run folder; ``encoder``: as trained (the best weights where there was an evaluation); ``before`` and
-    ``after``: measures, empty without evaluation data; ``main``: the name of the main one; ``steps`` done; ``seconds``:
-    "training", "total", ...; ``ended``: "all steps", "early stop", or the name of the signal that interrupted it.
+    ``after``: measures, empty without evaluation data; ``main``: the name of the main one; ``general``: measures of the
+    general check, "before" and "after", empty without it; ``steps`` done; ``seconds``: "training", "total", ...;
+    ``ended``: "all steps", "early stop", or the name of the signal that interrupted it.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Run:
     after: Measures = field(default_factory=dict)
     main: str | None = None
     baselines: dict[str, Measures] = field(default_factory=dict)
+    general: dict[str, Measures] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -138,7 +140,10 @@ def _train_in(path: Path, run: Prepared, console: Console | None, began: float) 
         if processes.is_main():
             _say(console)(f"interrupted at step {fitted.steps:,} ({fitted.ended}); --resume goes on from there")
         return result
-    result.after, result.seconds = finish(path, run, fitted, before, began, say=_say(console))
+    after = finish(path, run, fitted, before, began, say=_say(console))
+    result.after, result.seconds = after.measures, after.seconds
+    if after.general:
+        result.general = {"before": before.general, "after": after.general}
     return result
 
 
@@ -218,6 +223,7 @@ def _finished(path: Path) -> Run | None:
         after=metrics.get("after", {}),
         main=metrics.get("main"),
         baselines=metrics.get("baselines", {}),
+        general={name: metrics["general"][name] for name in ("before", "after")} if "general" in metrics else {},
         seconds=metrics.get("seconds", {}),
     )
 
