@@ -50,6 +50,26 @@ def test_gradients_reach_every_vector() -> None:
     assert (vectors.grad.abs().sum(2) > 0).all()
 
 
+@pytest.mark.parametrize("kind", ["attention", "mean"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_masked_reaches_neither_result_nor_gradients(kind: str, value: float) -> None:
+    context = Context(4, 3, kind=kind)  # type: ignore[arg-type]
+    mask = torch.tensor([[True, False, True], [False] * 3])
+    vectors = torch.randn(2, 3, 4)
+
+    def run(filling: float) -> list[torch.Tensor]:
+        context.zero_grad()
+        given = vectors.masked_fill(~mask[..., None], filling).requires_grad_()
+        outputs = context(given, mask)
+        outputs.square().sum().backward()
+        assert given.grad is not None
+        return [outputs, context.weights(given, mask), given.grad, *(each.grad for each in context.parameters())]
+
+    for found, expected in zip(run(value), run(0.0), strict=True):
+        assert found.isfinite().all()
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     context = Context(4, 3)
     with pytest.raises(ValueError, match=r"\[n, width, 4\]"):

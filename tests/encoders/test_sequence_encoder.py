@@ -74,6 +74,36 @@ def test_one_hot_is_an_embedding_by_the_identity() -> None:
     assert encoder(ids.int()).shape == (4, 5)
 
 
+@EACH
+@BOTH
+def test_no_sequences_give_no_vectors(pooling: str, bidirectional: bool) -> None:
+    options: dict[str, Any] = {"pooling": pooling, "bidirectional": bidirectional}
+    found = _encoder(features=3, **options)(torch.zeros(0, 4, 3))
+    assert found.shape == _encoder(features=3, **options)(torch.zeros(2, 4, 3))[:0].shape
+    found.sum().backward()
+    for embedding in (None, 5):
+        ids = torch.zeros(0, 6, dtype=torch.long)
+        encoder = _encoder(vocabulary=7, embedding=embedding, **options)
+        assert encoder(ids, torch.zeros(0, 6, dtype=torch.bool)).shape == found.shape
+    with pytest.raises(ValueError, match=r"\[n, t, 3\]"):
+        _encoder(features=3)(torch.zeros(0, 4, 2))
+
+
+@EACH
+def test_a_step_that_is_missing_may_be_no_number(pooling: str) -> None:
+    encoder, series = _encoder(features=3, pooling=pooling), torch.randn(2, 4, 3)
+    mask = torch.tensor([[True, False, True, False], [False] * 4])
+
+    def run(filling: float) -> list[torch.Tensor | None]:
+        encoder.zero_grad()
+        outputs = encoder(series.masked_fill(~mask[..., None], filling), mask)
+        outputs.square().sum().backward()
+        return [outputs, *(each.grad for each in encoder.parameters())]
+
+    for found, expected in zip(run(torch.nan), run(0.0), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_without_padding_id_zero_is_an_id() -> None:
     encoder = _encoder(vocabulary=3, padding=None)
     assert not torch.allclose(encoder(torch.tensor([[1, 2]])), encoder(torch.tensor([[1, 2, 0]])))

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from nearfar.errors import DataError, UsageError
-from nearfar.evaluation.probes import balanced_accuracy, kmeans_accuracy, knn_accuracy, mean_average_precision
+from nearfar.evaluation.kernels import kernel_ridge_r2
+from nearfar.evaluation.probes import (
+    balanced_accuracy,
+    kmeans_accuracy,
+    knn_accuracy,
+    mean_average_precision,
+    ridge_error,
+    ridge_r2,
+)
 
 
 def _blobs(classes: int = 4, items: int = 30, spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -129,3 +138,24 @@ def test_balanced_accuracy_counts_classes_alike() -> None:
 def test_predictions_that_do_not_fit(found: torch.Tensor) -> None:
     with pytest.raises(DataError, match="predictions are"):
         balanced_accuracy(found, torch.zeros(0) if not len(found) else torch.zeros(3))
+
+
+@pytest.mark.parametrize("probe", [ridge_r2, ridge_error, kernel_ridge_r2])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("wide", [False, True])
+def test_targets_that_are_not_finite_are_refused(probe: Any, value: float, wide: bool) -> None:
+    rows, _ = _blobs()
+    targets = rows[:, :2] if wide else rows[:, 0]
+    assert np.isfinite(probe(rows, targets, rows, targets))
+    damaged = targets.copy()
+    damaged[5] = value
+    with pytest.raises(DataError, match="the training targets are not finite") as refused:
+        probe(rows, damaged, rows, targets)
+    assert refused.value.where == "row 5"
+    with pytest.raises(DataError, match="the test targets are not finite"):
+        probe(rows, targets, rows, torch.from_numpy(damaged))
+
+
+def test_whole_numbers_are_targets_of_a_regression() -> None:
+    rows, labels = _blobs(2)
+    assert ridge_r2(rows, labels, rows, labels) == ridge_r2(rows, labels.astype(float), rows, labels)

@@ -192,6 +192,19 @@ def test_what_cannot_be_is_refused(make: Callable[[], object]) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda labels: ClassSampler(labels),
+        lambda labels: PerClassBatches(labels, classes=1, items=1),
+        lambda labels: draw_per_class(labels, 1),
+    ],
+)
+def test_labels_below_zero_are_refused_with_their_place(make: Callable[[torch.Tensor], object]) -> None:
+    with pytest.raises(DataError, match=r"that at position 2 is -7"):
+        make(torch.tensor([0, 1, -7, 2, -1]))
+
+
 def test_errors_are_the_librarys() -> None:
     with pytest.raises(UsageError, match="too few"):
         class_slots(COUNTS, 17)

@@ -83,6 +83,11 @@ def test_the_score_and_the_objective_are_chosen_by_name() -> None:
         ({"objective": "vicreg"}, "vicreg cannot be composed"),
         ({"objective": "moco"}, "moco cannot be composed"),
         ({"objective": "jsd", "temperature": 0.1}, "takes no 'temperature'"),
+        ({"momentum": 0.9}, "the key regime end-to-end takes no 'momentum'"),
+        ({"keys": "online-offline", "momentun": 0.9, "sise": 3}, "takes no 'momentun', 'sise'"),
+        ({"keys": "online-offline", "head_": "mlp"}, "its options are momentum, size"),
+        ({"keys": "memory-bank"}, "the key regime memory-bank needs items"),
+        ({"keys": "pre-trained", "encoder_": 1}, "its options are train_keys"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:

@@ -83,6 +83,19 @@ def test_a_batch_is_remembered_once() -> None:
     assert len(keys.offline.queue) == 2
 
 
+def test_an_evaluation_between_loss_and_step_leaves_the_bank_its_update() -> None:
+    encoder, head = _parts()
+    keys = Banked(encoder, head, dimension=3, items=20, momentum=0.0)
+    before = keys.bank.rows.clone()
+    keys(_pairs(3, 4))
+    keys.eval()
+    keys(_pairs(7, 8))
+    keys.train()
+    keys.after_step(1)
+    changed = (keys.bank.rows != before).any(1).nonzero()[:, 0]
+    assert changed.tolist() == [3, 4]
+
+
 def test_keys_of_a_bank_are_past_embeddings_of_the_partners() -> None:
     encoder, head = _parts()
     keys = Banked(encoder, head, dimension=3, items=20, labels=torch.arange(20) % 10, momentum=0.0)

@@ -152,6 +152,24 @@ def test_only_training_fills_the_queue() -> None:
         contrast.after_step(2)
 
 
+def test_an_evaluation_between_loss_and_step_changes_nothing() -> None:
+    undisturbed, looked_at = (MomentumContrast(_encoder(), MoCo(), _queue()) for _ in range(2))
+    for contrast in (undisturbed, looked_at):
+        contrast(*_views(0))
+    looked_at.eval()
+    looked_at(*_views(1))
+    looked_at.train()
+    for contrast in (undisturbed, looked_at):
+        contrast.after_step(1)
+    torch.testing.assert_close(looked_at.queue.stored(), undisturbed.queue.stored(), rtol=0, atol=0)
+    looked_at(*_views(0))
+    looked_at(*_views(1))  # of two losses before a step the last counts
+    undisturbed(*_views(1))
+    for contrast in (undisturbed, looked_at):
+        contrast.after_step(2)
+    torch.testing.assert_close(looked_at.queue.stored(), undisturbed.queue.stored(), rtol=0, atol=0)
+
+
 def test_state_goes_on_where_it_was_saved() -> None:
     one = MomentumContrast(_encoder(), MoCo(), _queue())
     _train(one, 3)

@@ -25,7 +25,8 @@ class Context(nn.Module):
         hidden: rows of U; default ``dimension``.
 
     Called with ``vectors`` and, where some are padding, ``mask [n, width]`` (bool): which there are; an item without
-    any counts as a zero vector. Raises :class:`~nearfar.errors.UsageError` for sizes below 1 or no such kind,
+    any counts as a zero vector. What stands in masked places, were it no number, reaches neither result nor gradients.
+    Raises :class:`~nearfar.errors.UsageError` for sizes below 1 or no such kind,
     ValueError for vectors or a mask that do not fit.
     """
 
@@ -58,6 +59,7 @@ class Context(nn.Module):
             raise ValueError(f"a context takes vectors [n, width, {self.dimension}], got {tuple(vectors.shape)}")
         if mask is not None and (mask.shape != vectors.shape[:2] or mask.dtype != torch.bool):
             raise ValueError(f"mask must be {list(vectors.shape[:2])} of bool, got {list(mask.shape)} of {mask.dtype}")
+        vectors = _there(vectors, mask)
         logits = vectors.new_zeros(vectors.shape[:2]) if self.attention is None else self.attention(vectors)
         if mask is None:
             return torch.softmax(logits, 1)
@@ -67,7 +69,10 @@ class Context(nn.Module):
 
     def forward(self, vectors: Tensor, mask: Tensor | None = None) -> Tensor:
         weights = self.weights(vectors, mask)
-        if mask is not None:
-            vectors = vectors.masked_fill(~mask[..., None], 0)
-        outputs: Tensor = self.linear(torch.einsum("nw,nwd->nd", weights, vectors))
+        outputs: Tensor = self.linear(torch.einsum("nw,nwd->nd", weights, _there(vectors, mask)))
         return outputs
+
+
+def _there(vectors: Tensor, mask: Tensor | None) -> Tensor:
+    """``vectors`` with zeros in masked places."""
+    return vectors if mask is None else vectors.masked_fill(~mask[..., None], 0)

@@ -17,7 +17,7 @@ class GRUEncoder(nn.Module):
 
     Ids are embedded, or one-hot where ``embedding`` is None. The states of all steps are pooled and mapped linearly to
     ``dimension``. Padding has no part in anything: a sequence gives the same vector whatever it is padded with and to
-    whatever length. A sequence without a step counts as a state of zeros.
+    whatever length. A sequence without a step counts as a state of zeros. No sequences give no vectors, ``[0, d]``.
 
     Arguments:
         features: of a step of a series; give this or ``vocabulary``.
@@ -66,6 +66,11 @@ class GRUEncoder(nn.Module):
 
     def forward(self, items: Tensor, mask: Tensor | None = None) -> Tensor:
         steps, there = self._steps(items, mask)
+        if not len(steps):
+            none: Tensor = self.last(self.last.weight.new_zeros(0, self.last.in_features))
+            return none
+        # what is no step may be no number
+        steps = torch.where(there[:, :, None], steps, 0)
         lengths = there.sum(1)
         # missing steps to the end, the others in their order
         order = (~there).long().argsort(dim=1, stable=True)

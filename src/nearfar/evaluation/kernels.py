@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import DataError, MissingExtraError, UsageError
-from nearfar.evaluation.probes import Array, checked_rows, checked_split, sklearn
+from nearfar.evaluation.probes import Array, checked_rows, checked_split, checked_targets, sklearn
 
 Kernel = Literal["linear", "cosine", "polynomial", "rbf", "laplacian"]
 Matrix = npt.NDArray[np.float64]
@@ -151,7 +151,8 @@ def kernel_ridge_r2(
     Features standardised, targets centred, ``(K + alpha I)^{-1}`` of the training rows. What :func:`ridge_r2` is for
     linear reading, this is for what an embedding holds in any smooth form. At most 1, 0 for a constant guess.
     ``bandwidth``: default the median distance of the training rows, in the kernel's norm. Raises
-    :class:`~nearfar.errors.UsageError` for an alpha that is not above 0.
+    :class:`~nearfar.errors.UsageError` for an alpha that is not above 0, :class:`~nearfar.errors.DataError` for
+    embeddings or targets that are not finite.
     """
     if not 0 < alpha < float("inf"):
         raise UsageError(f"alpha must be a finite number > 0, got {alpha}")
@@ -162,7 +163,7 @@ def kernel_ridge_r2(
         bandwidth = median_distance(seen)
     elif bandwidth is None and kernel == "laplacian":
         bandwidth = _median(_block_distances(seen, seen))  # not that of the test rows to them
-    known = known.astype(np.float64)
+    known, truth = checked_targets(known, "training"), checked_targets(truth, "test")
     mean = known.mean(0)
     inner = gram(seen, kernel=kernel, bandwidth=bandwidth)
     weights = np.linalg.solve(inner + alpha * np.eye(len(seen)), known - mean)

@@ -75,13 +75,14 @@ def balanced_accuracy(predicted: Array, truth: Array) -> float:
 def ridge_r2(train: Array, train_targets: Array, test: Array, test_targets: Array, *, alpha: float = 1.0) -> float:
     """Share of the variance of ``test_targets`` (``[n]`` or ``[n, k]``, uniform mean) that ridge regression explains.
 
-    At most 1, 0 for a constant guess, below 0 for worse than that.
+    At most 1, 0 for a constant guess, below 0 for worse than that. Raises :class:`~nearfar.errors.DataError` for shapes
+    that do not fit, and embeddings or targets that are not finite.
     """
     return _ridge(train, train_targets, test, test_targets, alpha, "r2_score")
 
 
 def ridge_error(train: Array, train_targets: Array, test: Array, test_targets: Array, *, alpha: float = 1.0) -> float:
-    """Mean absolute error of ridge regression on ``test``, in the targets' unit."""
+    """Mean absolute error of ridge regression on ``test``, in the targets' unit; raises as :func:`ridge_r2`."""
     return _ridge(train, train_targets, test, test_targets, alpha, "mean_absolute_error")
 
 
@@ -147,6 +148,7 @@ def kmeans_accuracy(
 
 def _ridge(train: Array, targets: Array, test: Array, truth: Array, alpha: float, measure: str) -> float:
     seen, known, points, true = checked_split(train, targets, test, truth)
+    known, true = checked_targets(known, "training"), checked_targets(true, "test")
     linear, scaling = sklearn("linear_model"), sklearn("preprocessing")
     scale = scaling.StandardScaler().fit(seen)
     model = linear.Ridge(alpha=alpha).fit(scale.transform(seen), known)
@@ -165,6 +167,20 @@ def checked_split(train: Array, known: Array, test: Array, truth: Array) -> tupl
     if not len(seen) or not len(points) or seen.shape[1] != points.shape[1]:
         raise DataError(f"training rows are {list(seen.shape)}, test rows {list(points.shape)}")
     return seen, known_values, points, true_values
+
+
+def checked_targets(values: npt.NDArray[Any], part: str) -> npt.NDArray[np.float64]:
+    """Targets of a regression, ``[n]`` or ``[n, k]``, in float64; DataError for values that are not finite."""
+    targets = values.astype(np.float64)
+    damaged = np.flatnonzero(~np.isfinite(targets.reshape(len(targets), -1)).all(1))
+    if len(damaged):
+        row = int(damaged[0])
+        raise DataError(
+            f"the {part} targets are not finite: {targets[row].tolist()}",
+            where=f"row {row}",
+            hint="leave out rows without a target",
+        )
+    return targets
 
 
 def checked_rows(values: Array) -> npt.NDArray[np.float64]:

@@ -78,7 +78,7 @@ def draw_per_class(labels: Tensor, slots: Numbers | int, *, generator: torch.Gen
 
     ``labels [n]`` in 0 .. C-1; ``slots [C]``, or one number for all. Within a class the items are shuffled and taken in
     turn, again from the first where there are fewer than asked for: no item comes twice before all others came once.
-    Raises :class:`~nearfar.errors.DataError` for a class that is to be drawn from and has no item.
+    Raises :class:`~nearfar.errors.DataError` for a class that is to be drawn from and has no item, and labels below 0.
     """
     known = _labels(labels)
     count = int(known.max()) + 1
@@ -99,13 +99,13 @@ class ClassSampler:
     """Draws items with replacement so that classes come as often as a scheme says; a sampler for torch's DataLoader.
 
     Arguments:
-        labels: ``[n]`` integers.
+        labels: ``[n]`` integers >= 0.
         scheme, beta: as of :func:`class_shares`; default ``"balanced"``.
         draws: an epoch's length, default n.
         seed: of everything; the draws depend on it and the epoch (:meth:`set_epoch`) alone.
 
     Draws are independent, so that a class may be missing in a batch: :class:`PerClassBatches` and
-    :class:`~nearfar.negatives.LabelBatches` promise more.
+    :class:`~nearfar.negatives.LabelBatches` promise more. Raises :class:`~nearfar.errors.DataError` for labels below 0.
     """
 
     def __init__(
@@ -147,12 +147,12 @@ class PerClassBatches:
     come in shuffled order, all once before any twice. A class of fewer than ``items`` repeats its own in a batch.
 
     Arguments:
-        labels: ``[n]`` integers.
+        labels: ``[n]`` integers >= 0.
         classes: P >= 1; items: K >= 1 (2 and more, for a positive).
         batches: of an epoch; default ``n // (P K)``, at least 1.
         seed: batches depend on it and the epoch (:meth:`set_epoch`) alone.
 
-    Raises :class:`~nearfar.errors.DataError` for fewer classes than P.
+    Raises :class:`~nearfar.errors.DataError` for fewer classes than P, and labels below 0.
     """
 
     def __init__(
@@ -206,7 +206,15 @@ def _labels(labels: Numbers) -> Tensor:
     known = torch.as_tensor(labels).detach().cpu()
     if known.dim() != 1 or not len(known) or known.is_floating_point():
         raise DataError(f"labels must be integers [n] of at least one item, got {tuple(known.shape)} of {known.dtype}")
-    return known.long()
+    known = known.long()
+    below = (known < 0).nonzero()[:, 0]
+    if len(below):
+        place = int(below[0])
+        raise DataError(
+            f"labels must be at least 0, and that at position {place} is {int(known[place])}",
+            hint="leave out items without a label, and number the classes from 0",
+        )
+    return known
 
 
 def _counts(counts: Numbers) -> Tensor:

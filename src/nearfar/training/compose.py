@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,9 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "prototypes": lambda features, dimension: BalancedCodes(features, dimension),
 }
 """Heads by name: ``HEADS[name](features, dimension)`` maps what an encoder gives to what is contrasted."""
+
+_GIVEN = ("encoder", "head", "dimension")
+"""What a regime gets from :func:`compose` itself."""
 
 
 class Composed(Method):
@@ -92,13 +96,24 @@ def compose(
         head: one of :data:`HEADS`.
         objective: see :func:`nearfar.objectives.get`; ``score`` and ``temperature`` go to it where they are given.
 
-    Raises :class:`~nearfar.errors.UsageError` for names that do not exist and parts that do not fit.
+    Raises :class:`~nearfar.errors.UsageError` for names that do not exist, options that the regime does not
+    take or lacks, and parts that do not fit.
     """
     if head not in HEADS:
         raise UsageError(f"there is no head {head!r}", hint=f"choose one of {', '.join(HEADS)}")
     of_objective = {"score": score, "temperature": temperature}
     made = objectives.get(objective, **{name: value for name, value in of_objective.items() if value is not None})
     wanted = regime(keys)
-    if wanted.name in ("online-offline", "memory-bank"):
+    takes = {name: each for name, each in inspect.signature(wanted).parameters.items() if name not in _GIVEN}
+    unknown = [name for name in options if name not in takes]
+    if unknown:
+        raise UsageError(
+            f"the key regime {wanted.name} takes no {', '.join(map(repr, unknown))}",
+            hint=f"its options are {', '.join(takes)}",
+        )
+    missing = [name for name, each in takes.items() if each.default is each.empty and name not in options]
+    if missing:
+        raise UsageError(f"the key regime {wanted.name} needs {', '.join(missing)}", hint=f"give {missing[0]}=")
+    if "dimension" in inspect.signature(wanted).parameters:
         options = {"dimension": dimension, **options}
     return Composed(source, wanted(encoder, HEADS[head](features, dimension), **options), made)

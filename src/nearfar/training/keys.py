@@ -158,7 +158,8 @@ class Banked(Keys):
             query_exclude=pairs.ids,
             key_exclude=torch.cat([pairs.ids, self.labels[drawn].to(pairs.ids)]),
         )
-        self._seen = (pairs.index, query.detach()) if self.training else None
+        if self.training:
+            self._seen = (pairs.index, query.detach())
         return Contrast(query, keys, relation)
 
     def after_step(self, step: int) -> None:

@@ -39,8 +39,10 @@ class MomentumKeys(nn.Module):
         return nn.functional.normalize(key) if self.normalize else key
 
     def hold(self, key: Tensor, ids: Tensor | None = None) -> None:
-        """Keys ``[n, d]``, with their items' ids ``[n]``, to be pushed by :meth:`after_step`; nothing in evaluation."""
-        self._pushed_next = (key, ids) if self.training else None
+        """Keep keys ``[n, d]``, with their items' ids ``[n]``, for :meth:`after_step` to push; of several calls the
+        last counts. In evaluation it does nothing: what training has kept stays."""
+        if self.training:
+            self._pushed_next = (key, ids)
 
     def after_step(self, step: int) -> None:
         """Move the copy and push the keys of the last batch. Raises TrainingError where there was none in training."""
