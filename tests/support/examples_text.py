@@ -14,6 +14,7 @@ from nearfar.objectives import (
     MoPQ,
     PromCSE,
     QuickThoughts,
+    SetCSE,
     SGBert,
 )
 from support.examples import Example
@@ -28,6 +29,9 @@ EXAMPLES = {
     "gcl": Example(lambda: GCL(temperature="learned:0.3"), "graded"),
     "gcl by weight": Example(lambda: GCL("weights", temperature=0.3), "graded"),
     "clhaif": Example(lambda: CLHAIF(temperature="learned:0.3"), "graded"),
+    "setcse": Example(lambda: SetCSE(temperature="learned:0.3"), "labels"),
+    "setcse per pair": Example(lambda: SetCSE(per_pair=True, temperature=0.3, reduction="mean"), "labels"),
+    "setcse infonce": Example(lambda: SetCSE("infonce", temperature="learned:0.3"), "labels"),
     "clp": Example(lambda: CLP(temperature=0.3)),
     "drop-infonce": Example(lambda: DropInfoNCE(temperature="learned:0.3")),
     "drop-infonce one": Example(lambda: DropInfoNCE("one", temperature=0.3), "labels"),

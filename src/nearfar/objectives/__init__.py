@@ -56,6 +56,7 @@ from nearfar.objectives.regression import SupReMix
 from nearfar.objectives.retrieval import CLP, DropInfoNCE, MoPQ
 from nearfar.objectives.sentence_terms import CLAIF, CLIM, MCSE, ClusterNS
 from nearfar.objectives.sentences import DCLR, CompCSE, PromCSE, QuickThoughts, SGBert
+from nearfar.objectives.sets import SetCSE
 from nearfar.objectives.softmax import DCL, DCLW, InfoNCE, SoftmaxObjective, SupCon
 from nearfar.objectives.weighted import CLHAIF, GCL, relevance_weight
 from nearfar.objectives.wrappers import HardnessWeighted, MultiView, Symmetric
@@ -212,6 +213,7 @@ __all__ = [
     "SGBert",
     "SLiCHF",
     "SepCLR",
+    "SetCSE",
     "SigLIP",
     "SimPO",
     "SimSiam",

@@ -210,6 +210,7 @@ _LOSS_MODULES: dict[str, tuple[str, ...]] = {
         "regression",
         "retrieval",
         "sentences",
+        "sets",
         "softmax",
         "weighted",
     ),
