@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -130,12 +131,11 @@ class Batches:
 class OrderedBatches(Batches):
     """Batches of rows that follow each other in the data, in their order; the order of the batches is shuffled.
 
-    ``documents`` ``[n]`` says which document each row is of (equal numbers: the same), where the data hold several: no
-    batch mixes documents, each of which is divided by :func:`batch_sizes`. Where a document comes in several places,
-    its rows follow each other as they come. A document of one row has no neighbour and is left out. Without
-    ``documents`` all rows are one.
+    ``offsets`` ``[k + 1]`` say where documents begin and end (:meth:`nearfar.data.Examples.documents`), where the data
+    hold several: no batch mixes documents, each of which is divided by :func:`batch_sizes`. A document of one row has
+    no neighbour and is left out. Without ``offsets`` all rows are one.
 
-    Raises :class:`DataError` where no document has two rows.
+    Raises :class:`DataError` where no document has two rows (or one for each process).
     """
 
     def __init__(
@@ -143,30 +143,30 @@ class OrderedBatches(Batches):
         rows: int,
         batch_size: int,
         *,
-        documents: npt.NDArray[np.integer[Any]] | None = None,
+        offsets: npt.NDArray[np.integer[Any]] | None = None,
         seed: int = 0,
         drop_last: bool = False,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         super().__init__(rows, batch_size, seed=seed, drop_last=drop_last, rank=rank, processes=processes)
-        codes = np.zeros(rows, np.int64) if documents is None else np.asarray(documents)
-        order = np.argsort(codes, kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
-        self._batches: list[Integers] = []
-        for part in parts:
-            sizes = batch_sizes(len(part), self.batch_size, drop_last=drop_last)
-            pieces = np.split(part[: sum(sizes)], np.cumsum(sizes)[:-1])
-            self._batches += [piece for piece in pieces if len(piece) >= max(self.smallest_batch, processes)]
-        if not self._batches:
+        bounds = [0, rows] if offsets is None else offsets.tolist()
+        self._ranges: list[tuple[int, int]] = []
+        for start, end in itertools.pairwise(bounds):
+            ends = start + np.cumsum(batch_sizes(end - start, self.batch_size, drop_last=drop_last))
+            self._ranges += itertools.pairwise([start, *ends.tolist()])
+        least = max(self.smallest_batch, processes)
+        self._ranges = [(start, end) for start, end in self._ranges if end - start >= least]
+        if not self._ranges:
             raise DataError(
-                "no document has two rows that follow each other",
-                hint="give the sentences of a document one below the other, under the same document",
+                f"no document has {least} rows",
+                hint="give the sentences of a document one below the other, under the name of the same document",
             )
-        self.left_out = rows - sum(map(len, self._batches))
+        self.left_out = rows - sum(self.sizes())
 
     def sizes(self) -> list[int]:
-        return [len(batch) for batch in self._batches]
+        return [end - start for start, end in self._ranges]
 
     def plan(self, epoch: int) -> list[Integers]:
-        return [self._batches[place] for place in self._generator(epoch).permutation(len(self._batches))]
+        order = self._generator(epoch).permutation(len(self._ranges))
+        return [np.arange(*self._ranges[place]) for place in order]

@@ -244,9 +244,8 @@ def make_batches(
         if recipe is not None and recipe.training.batches is not None:
             return recipe.training.batches(examples, recipe.options, batch_size, **shared)
         if recipe is not None and recipe.training.in_order:
-            named = "document" in examples.column_names
-            documents = np.unique(examples.column("document"), return_inverse=True)[1] if named else None
-            return OrderedBatches(len(examples), batch_size, documents=documents, **shared)
+            offsets = examples.documents() if examples.shape == "documents" else None
+            return OrderedBatches(len(examples), batch_size, offsets=offsets, **shared)
         if examples.shape == "labelled texts":
             codes = examples.labels()[0]
             if len(np.unique(codes)) < 2:
