@@ -1,0 +1,1 @@
+"""Views of texts: on strings and on token ids."""
