@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nearfar.errors import DataError, UsageError
+from nearfar.errors import DataError, ModelError, UsageError
 from nearfar.negatives import Batches, LabelBatches, NoDuplicateBatches, OrderedBatches
 from nearfar.objectives import Objective, ProxyObjective
 from nearfar.training import by_recipe, chunking, processes
@@ -76,7 +76,7 @@ class Prepared:
     """How the evaluation data are evaluated; None: :func:`nearfar.evaluation.evaluate`."""
     recipe: RecipeRun | None = None
     source: Path | None = None
-    """The folder that the encoder was loaded from; None where it was made."""
+    """The folder that the encoder of a recipe was loaded from; None where it was made."""
 
     @property
     def run(self) -> str:
@@ -157,7 +157,7 @@ def prepare(
     else:
         objective = settings.make_objective()
         check_fit(objective, examples.shape, hard_negatives=len(examples.negatives))
-    source = encoders.folder_of(settings.encoder) if settings.encoder != "static" else None
+    source = _source(settings, recipe, resumed=encoder is not None)
     if encoder is None:
         encoder = make_encoder(settings, examples)
     encoder.to(_device(settings))
@@ -288,6 +288,20 @@ def make_encoder(settings: TrainingSettings, examples: Examples) -> SentenceTran
         device=str(_device(settings)),
         **options,
     )
+
+
+def _source(settings: TrainingSettings, recipe: RecipeRun | None, *, resumed: bool) -> Path | None:
+    """Where the files of the encoder are that a recipe starts from."""
+    from nearfar import encoders
+
+    if recipe is None or settings.encoder == "static":
+        return None
+    try:
+        return encoders.folder_of(settings.encoder)
+    except ModelError:
+        if not resumed or "masked-lm" in recipe.training.needs:
+            raise
+        return None  # the run folder holds the encoder as it began
 
 
 class _Texts:

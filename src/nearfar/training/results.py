@@ -53,7 +53,7 @@ def before_training(path: Path, run: Prepared) -> Before:
 
 def checks_generally(run: Prepared) -> bool:
     """Whether general ability is measured: of an encoder that has some, one that was trained before."""
-    return run.settings.general_check and run.source is not None
+    return run.settings.general_check and run.settings.encoder != "static"
 
 
 def _before(path: Path, run: Prepared) -> dict[str, Any]:
