@@ -42,7 +42,7 @@ def demo(
 
 def show(found: object) -> None:
     """The demo's result: the figures, the answers, and what to type next."""
-    from nearfar.cli.search import one_line
+    from nearfar.cli.hits import one_line
     from nearfar.demo import Demo
 
     assert isinstance(found, Demo)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nearfar.cli import console, options
 from nearfar.cli.app import app
+from nearfar.cli.hits import show_hits
+from nearfar.cli.search_sets import by_sets
 from nearfar.errors import UsageError
+
+if TYPE_CHECKING:
+    from nearfar.search.set_queries import Tuning
 
 
 @app.command("index")
@@ -59,25 +64,42 @@ def index(
 @app.command("search")
 def find(
     folder: Annotated[Path, typer.Argument(help="An index, or a run folder that holds one.")],
-    queries: Annotated[list[str], typer.Argument(help="One question or several.")],
+    queries: Annotated[list[str] | None, typer.Argument(help="One question or several.")] = None,
+    like: Annotated[list[Path] | None, typer.Option("--like", help="A file of example texts; may be repeated.")] = None,
+    unlike: Annotated[
+        list[Path] | None, typer.Option("--unlike", help="A file of texts of what is not wanted; may be repeated.")
+    ] = None,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="Tune a correction of the embeddings that tells the sets apart first.")
+    ] = False,
+    tune_encoder: Annotated[
+        bool, typer.Option("--tune-encoder", help="Tune a copy of the encoder instead, and embed everything anew.")
+    ] = False,
     k: Annotated[int, typer.Option("--top", "-k", min=1, help="Hits for each question.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and hit.")] = False,
 ) -> None:
-    """Find the documents nearest to a question.
+    """Find the documents nearest to a question, or most like some example texts and unlike others.
 
     Examples:
 
     `nearfar search demo-run "shuffle an array in place"`
 
     `nearfar search corpus-index "wing flutter" --top 3 --json`
+
+    `nearfar search corpus-index --like praise.txt --like hotels.txt --unlike complaints.txt --tuned --top 20`
     """
     from nearfar import search
 
+    _check_asked(queries or [], [*(like or []), *(unlike or [])], tuned=tuned, tune_encoder=tune_encoder)
     place = folder / "index" if (folder / "index" / "index.json").is_file() else folder
     if not (place / "index.json").is_file():
         raise UsageError(
             "there is no index here", where=str(folder), hint="make one: nearfar index MODEL DOCUMENTS --output INDEX"
         )
+    if not queries:
+        tuning: Tuning = "encoder" if tune_encoder else "adapter" if tuned else "none"
+        by_sets(place, like or [], unlike or [], k=k, tuning=tuning, as_json=as_json)
+        return
     found = search.Index.open(place).search(queries, k=k)
     for query, hits in zip(queries, found, strict=True):
         if as_json:
@@ -88,16 +110,21 @@ def find(
         show_hits(hits)
 
 
-def show_hits(hits: list[Any], width: int = 88) -> None:
-    """The hits as a readable table."""
-    rows = []
-    for hit in hits:
-        place = hit.fields.get("where") or hit.fields.get("title") or hit.id
-        rows.append((hit.rank, f"{hit.score:.3f}", str(place), one_line(hit.text, width)))
-    console.out.print(console.table(["", "score", "document", "text"], rows, right=[0, 1]))
-
-
-def one_line(text: str, width: int) -> str:
-    """``text`` on one line of at most ``width`` characters."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
+def _check_asked(queries: list[str], sets: list[Path], *, tuned: bool, tune_encoder: bool) -> None:
+    """Raise UsageError for a question together with sets, for neither, and for what is for sets alone."""
+    if queries and sets:
+        raise UsageError(
+            "a question and sets of examples were both given",
+            where="--like, --unlike",
+            hint="ask for one of them; a question can stand as a line in a file of examples",
+        )
+    if not queries and not sets:
+        raise UsageError("there is nothing to search for", hint="give a question, or examples: --like FILE")
+    if tuned and tune_encoder:
+        raise UsageError("two ways to tune were given", where="--tuned, --tune-encoder", hint="give one of them")
+    if (tuned or tune_encoder) and not sets:
+        raise UsageError(
+            "only sets of examples can be tuned to",
+            where="--tuned" if tuned else "--tune-encoder",
+            hint="give some: --like FILE --unlike FILE",
+        )

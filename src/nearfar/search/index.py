@@ -181,8 +181,13 @@ class Index:
         places = np.flatnonzero(said)
         for found_for, (rows, scores) in zip(places, self.search_vectors(vectors[places], k), strict=True):
             ranked = enumerate(zip(rows.tolist(), scores.tolist(), strict=True), 1)
-            results[found_for] = [self._hit(rank, row, score) for rank, (row, score) in ranked]
+            results[found_for] = [self.hit(rank, row, score) for rank, (row, score) in ranked]
         return results
+
+    def vectors(self, start: int, stop: int) -> Vectors:
+        """The embeddings ``[stop - start, d]`` of the documents from row ``start`` up to ``stop``, of length 1."""
+        found: Vectors = self._vectors.reconstruct_n(start, stop - start)
+        return found
 
     def search_vectors(
         self, vectors: Vectors, k: int = 10
@@ -222,7 +227,8 @@ class Index:
         order = np.lexsort((rows, -scores))
         return rows[order], scores[order]
 
-    def _hit(self, rank: int, row: int, score: float) -> Hit:
+    def hit(self, rank: int, row: int, score: float) -> Hit:
+        """The document in ``row`` as a hit."""
         document = self.documents[row]
         name = document.pop("id", None)
         text = document.pop("text")
