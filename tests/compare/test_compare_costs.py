@@ -204,6 +204,16 @@ def test_the_estimate_leaves_weights_and_gradients_alone() -> None:
     assert all(parameter.grad is None for parameter in made.encoder.parameters())
 
 
+def test_a_disturbance_of_one_round_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([0.1, 500.0, None, 0.2, 0.3, 0.25])  # two rounds of three entries
+    monkeypatch.setattr(costs, "of_encoder", lambda *given: costs.Cost(1.0, 64))
+    monkeypatch.setattr(
+        costs, "of_objective", lambda *given: None if (took := next(found)) is None else costs.Cost(took, 64)
+    )
+    assert bench(labelled()).costs() == {"infonce": 1.1, "supcon": 1.3, "cosface": 1.25}
+    assert costs.lowest([None, None]) is None
+
+
 def fitted(seconds: Callable[[str, int], float]) -> Any:
     def fit(self: Bench, entry: Any, seed: int, options: Any, steps: int, folder: Path, **more: Any) -> Any:
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -126,6 +126,11 @@ def of_objective(run: Prepared, method: ContrastiveMethod, rows: npt.NDArray[np.
         return step
 
     return estimate(lambda size: _quickest(prepared(size), device, warm=size <= FEWEST), len(rows))
+
+
+def lowest(found: Sequence[Cost | None]) -> float | None:
+    """The fewest seconds of several estimates of one thing; None where there is none."""
+    return min((cost.seconds for cost in found if cost is not None), default=None)
 
 
 @dataclass(frozen=True)
