@@ -90,3 +90,32 @@ def test_damaged_files_end_in_examples_or_in_an_error_for_the_user(tmp_path: Pat
             data.check(examples, batch_size=8).text()
             outcomes.add("examples")
     assert outcomes == ({"error"} if suffix == ".jsonl.gz" else {"error", "examples"})
+
+
+@pytest.mark.parametrize("row", [
+    {"document": ["One sentence.", "Another, é.", "A third"]},
+    {"text": "a caption", "image": [0.5, -1.25, 3.0]},
+    {"text": "a review", "label": "good", "domain": "source"},
+])  # fmt: skip
+def test_damaged_rows_of_lists_and_numbers(tmp_path: Path, row: dict[str, object]) -> None:
+    generator = random.Random(str(row))
+    rows = [row] * 10
+    if "domain" in row:
+        rows = [{**row, "domain": "target", "label": None}, *rows]
+    whole = b"".join(json.dumps(each).encode() + b"\n" for each in rows)
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(whole)
+    columns = "text,label,domain" if "domain" in row else None
+    assert len(data.read(path, columns=columns)) in (10, 11, 30)
+    outcomes = set()
+    for _ in range(150):
+        path.write_bytes(damaged(whole, generator))
+        try:
+            examples = data.read(path, columns=columns, max_bad_rows=generator.choice([0, 2, 1000]))
+        except NearfarError:
+            outcomes.add("error")
+        else:
+            assert len(examples.describe().encode("utf-8")) > 0
+            data.check(examples, batch_size=8).text()
+            outcomes.add("examples")
+    assert outcomes == {"error", "examples"}

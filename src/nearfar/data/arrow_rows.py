@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearfar.data.columns import LABELLED_TEXTS, Layout
+from nearfar.data.columns import DOMAINS, Layout
 from nearfar.data.log import BadRow, ReadLog
+from nearfar.data.shape_checks import FEATURES_HINT
 from nearfar.data.sources import Source, open_bytes, read_error
 from nearfar.data.store import BATCH_ROWS, arrow
 from nearfar.data.values import BadValueError, Check
@@ -96,6 +97,11 @@ def class_names(schema: pa.Schema, column: str) -> list[str] | None:
         return None
 
 
+def has_lists(schema: pa.Schema) -> bool:
+    """Whether a column holds lists."""
+    return any(_is_list(kind) for kind in schema.types)
+
+
 def check_types(schema: pa.Schema, layout: Layout, where: str) -> None:
     """Raise :class:`DataError` naming the first column whose type cannot be what it is wanted as."""
     types = arrow().types
@@ -103,21 +109,36 @@ def check_types(schema: pa.Schema, layout: Layout, where: str) -> None:
         kind = schema.field(name).type
         if types.is_dictionary(kind):
             kind = kind.value_type
-        text = types.is_string(kind) or types.is_large_string(kind) or kind == arrow().string_view()
+        text = _is_text(kind)
         number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind)
+        hint = f"name another column as {role} with --columns, or convert this one"
         if role == "score":
             wanted, fits = "numbers are", number
-        elif role == "label":
-            wanted, fits = "labels (texts or whole numbers) are", text or number
+        elif layout.lists:
+            wanted, fits = "lists of sentences are", _is_list(kind) and _is_text(kind.value_type)
+        elif role in ("label", "domain", "document"):
+            wanted, fits = f"{role}s (texts or whole numbers) are", text or number
+        elif role == "image":
+            wanted = "images (lists of numbers, or paths of .npy files) are"
+            fits = text or (_is_list(kind) and types.is_primitive(kind.value_type))
+            hint = hint if fits or not types.is_struct(kind) else FEATURES_HINT
         else:
             wanted, fits = "texts are", text
         if not fits:
             held = "nothing but nulls" if types.is_null(kind) else f"values of type {kind}"
             raise DataError(
-                f"column {name!r} holds {held} where {wanted} needed",
-                where=f"{where}, column {name!r}",
-                hint=f"name another column as {role} with --columns, or convert this one",
+                f"column {name!r} holds {held} where {wanted} needed", where=f"{where}, column {name!r}", hint=hint
             )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = arrow().types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or kind == arrow().string_view())
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = arrow().types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def checked_batches(
@@ -126,7 +147,7 @@ def checked_batches(
     """The usable rows of ``source`` as canonical name -> Arrow array or list; the others are logged as bad rows."""
     names = list(dict.fromkeys(layout.columns.values()))
     with open_arrow(source) as (schema, batches):
-        classes = class_names(schema, layout.columns["label"]) if layout.shape == LABELLED_TEXTS else None
+        classes = class_names(schema, layout.columns["label"]) if "label" in layout.columns else None
         row = 1
         for batch in batches(names):
             columns = {role: batch.column(batch.schema.get_field_index(name)) for role, name in layout.columns.items()}
@@ -148,7 +169,7 @@ def _ready(role: str, column: pa.Array, text_limit: int) -> pa.Array | None:
     if role == "score":
         scores = _floats(column)
         return scores if np.isfinite(scores.to_numpy(zero_copy_only=False)).all() else None
-    if role == "label":
+    if role in ("label", "document", "domain", "image") or _is_list(column.type):
         return None
     texts = column.cast(pa.large_string())
     try:
@@ -184,17 +205,25 @@ def _row_by_row(
                 if isinstance(value, _NotUtf8):
                     raise BadValueError(value.reason)
                 if classes is not None and role == "label" and value is not None:
-                    if not 0 <= value < len(classes):
-                        raise BadValueError(f"class number {value}, which has no name (unlabelled?)")
-                    value = classes[value]
+                    value = _class_name(value, classes, may_lack=layout.shape == DOMAINS)
                 checked.append(checks[role](value))
             except BadValueError as error:
-                log.bad(BadRow(str(source.path), first_row + offset, layout.columns[role], str(error), source.unit))
+                place = (str(source.path), first_row + offset, layout.columns[role])
+                log.bad(BadRow(*place, str(error), source.unit, error.hint))
                 break
         else:
             for role, value in zip(columns, checked, strict=True):
                 good[role].append(value)
     return good
+
+
+def _class_name(number: int, classes: list[str], *, may_lack: bool) -> str | None:
+    """The name behind a class number; None for -1, Hugging Face's for no class, where there may be none."""
+    if number == -1 and may_lack:
+        return None
+    if not 0 <= number < len(classes):
+        raise BadValueError(f"class number {number}, which has no name (unlabelled?)")
+    return classes[number]
 
 
 class _NotUtf8:
@@ -206,11 +235,22 @@ def _values(role: str, column: pa.Array) -> list[Any]:
     pa = arrow()
     if role == "score":
         return list(_floats(column).to_pylist())
+    if role == "image" and _is_list(column.type):
+        return _lists(column)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if kind in (pa.string(), pa.large_string(), pa.string_view()):
         # Through bytes, because a text that is not UTF-8 would end the conversion of all.
         return [_decoded(value) for value in column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()]
     return list(column.to_pylist())
+
+
+def _lists(column: pa.Array) -> list[Any]:
+    """Lists of numbers as arrays, without going through Python numbers; None for null."""
+    pa = arrow()
+    lists = column.cast(pa.large_list(column.type.value_type))
+    flat, ends = lists.values.to_numpy(zero_copy_only=False), lists.offsets.to_numpy()
+    there = lists.is_valid().to_numpy(zero_copy_only=False)
+    return [flat[ends[row] : ends[row + 1]] if there[row] else None for row in range(len(lists))]
 
 
 def _decoded(value: bytes | None) -> str | _NotUtf8 | None:

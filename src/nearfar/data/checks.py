@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nearfar.data.columns import LABELLED_TEXTS, PAIRS, SCORED_PAIRS
+from nearfar.data.columns import CAPTIONS, DOCUMENTS, DOMAINS, LABELLED_TEXTS, PAIRS, SCORED_PAIRS
 from nearfar.data.examples import Examples
 from nearfar.data.findings import Facts, Finding, contents, contradictions, labels, scores
 from nearfar.data.findings_batch import batch_findings, length_findings
+from nearfar.data.findings_beside import captions, documents, domains
 from nearfar.data.overlap import overlap_findings
 from nearfar.data.retrieval import RetrievalSet
 from nearfar.data.values import shorten
 from nearfar.errors import DataError, UsageError
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
+_OF_SHAPE = {DOCUMENTS: documents, CAPTIONS: captions, DOMAINS: domains}
 
 
 @dataclass
@@ -48,7 +50,8 @@ class DataCheck:
 
     def text(self, width: int = 120) -> str:
         """All of it as a table in plain text, lines cut at ``width`` (at least 40)."""
-        head = f"data check: {self.rows:,} {self.shape}"
+        counted = self.shape if self.shape not in _OF_SHAPE else f"rows of {self.shape}"
+        head = f"data check: {self.rows:,} {counted}"
         head += f", batches of {self.batch_size:,}" if self.batch_size else ""
         head += f", {self.evaluation_rows:,} to evaluate on" if self.evaluation_rows is not None else ""
         if not self.findings:
@@ -139,7 +142,9 @@ def _look(
         yield from labels(facts)
     if examples.shape == SCORED_PAIRS:
         yield from scores(facts)
-    if examples.shape in (PAIRS, SCORED_PAIRS, LABELLED_TEXTS):
+    if examples.shape in _OF_SHAPE:
+        yield from _OF_SHAPE[examples.shape](facts)
+    if examples.shape in (PAIRS, SCORED_PAIRS, LABELLED_TEXTS, DOMAINS):
         yield from contradictions(facts)
     if batch_size is not None:
         yield from batch_findings(facts, batch_size)

@@ -11,14 +11,22 @@ from nearfar.data.values import shorten
 from nearfar.errors import DataError, UsageError
 
 PAIRS, SCORED_PAIRS, LABELLED_TEXTS, TEXTS = "pairs", "scored pairs", "labelled texts", "texts"
+DOCUMENTS, CAPTIONS, DOMAINS = "documents", "captions", "domains"
 Columns = str | Sequence[str] | Mapping[str, str]
+
+BLANK_LINE, FILE = "blank-line", "file"
+"""What may divide plain text into documents: ``--columns text,document=blank-line``, or ``document=file``."""
 
 KNOWN_SHAPES = """\
   pairs: anchor, positive and optionally negative or negative_1, negative_2, ...
     (also query/positive, query/document, query/passage, query/answer, question/answer; sentence1/sentence2 alone)
   scored pairs: sentence1, sentence2, score (or label; also the query/... names above with score or label)
   labelled texts: text, label
-  texts: text"""
+  texts: text
+  documents: text, document (which one; its rows together and in order); or document or sentences alone, with a list of
+    texts in each row; of a plain text file document=blank-line or document=file, on request
+  captions: text, image (numbers, or the path of a .npy file; may be empty)
+  domains, on request: text, label (may be empty), domain (two of them)"""
 
 _CERTAIN_PAIRS = (("anchor", "positive"), ("query", "positive"))
 _OPEN_PAIRS = (
@@ -47,24 +55,39 @@ _ROLES = {
     **dict.fromkeys(("positive", "document", "passage", "answer"), "positive"),
     **{name: name for name in ("sentence1", "sentence2", "score", "label", "text")},
 }
+# The columns of each shape, but for those that are hard negatives.
+_WANTED = {
+    PAIRS: ("anchor", "positive"),
+    SCORED_PAIRS: ("sentence1", "sentence2", "score"),
+    LABELLED_TEXTS: ("text", "label"),
+    TEXTS: ("text",),
+    DOCUMENTS: ("text", "document"),
+    CAPTIONS: ("text", "image"),
+    DOMAINS: ("text", "label", "domain"),
+}
 
 
 @dataclass(frozen=True)
 class Layout:
     """What a file's columns mean.
 
-    ``shape``: "pairs", "scored pairs", "labelled texts" or "texts". ``columns``: canonical name -> column of the
-    file, in canonical order. ``ignored``: columns of the file that are not used.
+    ``shape``: "pairs", "scored pairs", "labelled texts", "texts", "documents", "captions" or "domains". ``columns``:
+    canonical name -> column of the file, in canonical order. ``ignored``: columns of the file that are not used.
     """
 
     shape: str
     columns: dict[str, str]
     ignored: tuple[str, ...] = ()
 
+    @property
+    def lists(self) -> bool:
+        """Whether a row is a whole document, a list of its sentences: then one column is both text and document."""
+        return self.shape == DOCUMENTS and self.columns["text"] == self.columns["document"]
+
 
 def text_columns(names: Iterable[str]) -> tuple[str, ...]:
     """Those of the canonical columns ``names`` that hold texts to be embedded."""
-    return tuple(name for name in names if name not in ("score", "label"))
+    return tuple(name for name in names if name not in ("score", "label", "document", "image", "domain"))
 
 
 def parse_columns(columns: Columns | None) -> dict[str, str] | None:
@@ -84,8 +107,9 @@ def parse_columns(columns: Columns | None) -> dict[str, str] | None:
             role, sign, name = part.partition("=")
             pairs.append((role.strip(), name.strip() if sign else role.strip()))
     roles: dict[str, str] = {}
+    given = {role.strip().casefold() for role, _ in pairs}
     for role, name in pairs:
-        canonical = _canonical(role)
+        canonical = _canonical(role, given)
         if not canonical or not name:
             raise _columns_error(f"{role!r} is not something a column can be", columns)
         if canonical in roles:
@@ -93,16 +117,30 @@ def parse_columns(columns: Columns | None) -> dict[str, str] | None:
         roles[canonical] = name
     if "sentence1" in roles and "label" in roles and "score" not in roles:
         roles["score"] = roles.pop("label")
+    if "document" in roles and "text" not in roles:
+        roles["text"] = "text" if roles["document"] in (BLANK_LINE, FILE) else roles["document"]
     _shape_of(roles, columns)
     return roles
 
 
-def recognise(names: Sequence[str], where: str, mapping: Mapping[str, str] | None = None) -> Layout:
+def recognise(
+    names: Sequence[str],
+    where: str,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    shapes: Iterable[str] | None = None,
+    lists: bool = False,
+) -> Layout:
     """The :class:`Layout` of a file with the columns ``names``; ``mapping`` is what :func:`parse_columns` returned.
+
+    ``shapes``: those that are wanted. Documents, captions and domains are texts with more columns; they are recognised
+    where they are wanted, or, documents and captions, where nothing is said and all other columns tell where a row
+    comes from. ``lists``: whether a column may hold lists, so that a row can be a document.
 
     Raises :class:`DataError` naming the columns found, the shapes known and a ``--columns`` to copy when no shape, or
     more than one, fits.
     """
+    wanted = None if shapes is None else frozenset(shapes)
     if mapping is not None:
         return _mapped(names, where, mapping)
     found = {name.strip().casefold(): name for name in names}
@@ -126,7 +164,10 @@ def recognise(names: Sequence[str], where: str, mapping: Mapping[str, str] | Non
     if pairs:
         return _pair_layout(*pairs[0], negatives, found, names, where)
     if "text" in found:
-        return _text_layout(found, names, where)
+        return _more_than_texts(found, names, wanted) or _text_layout(found, names, where)
+    listed = _listed_documents(found, names, wanted) if lists else None
+    if listed is not None:
+        return listed
     if not names:
         raise DataError("the rows have no columns", where=where, hint=f"known shapes:\n{KNOWN_SHAPES}")
     raise DataError(
@@ -186,40 +227,68 @@ def _text_layout(found: Mapping[str, str], names: Sequence[str], where: str) -> 
     return layout
 
 
+def _more_than_texts(found: Mapping[str, str], names: Sequence[str], wanted: frozenset[str] | None) -> Layout | None:
+    """Texts with the columns of documents, captions or domains, where they are to be read as such."""
+    for shape in (DOMAINS, CAPTIONS, DOCUMENTS):
+        if not all(key in found for key in _WANTED[shape]):
+            continue
+        layout = _layout(shape, {key: found[key] for key in _WANTED[shape]}, names)
+        if (shape != DOMAINS and _bystanders(layout.ignored)) if wanted is None else shape in wanted:
+            return layout
+    return None
+
+
+def _listed_documents(found: Mapping[str, str], names: Sequence[str], wanted: frozenset[str] | None) -> Layout | None:
+    """Documents of which each row is one, a list of sentences, where a column says so by its name."""
+    name = found.get("sentences", found.get("document"))
+    if name is None or (wanted is not None and DOCUMENTS not in wanted):
+        return None
+    layout = _layout(DOCUMENTS, {"text": name, "document": name}, names)
+    others = [other for other in layout.ignored if other != found.get("document")]
+    return layout if wanted is not None or _bystanders(others) else None
+
+
+def _bystanders(names: Iterable[str]) -> bool:
+    return all(_BYSTANDER.match(name.strip().casefold()) for name in names)
+
+
 def _mapped(names: Sequence[str], where: str, mapping: Mapping[str, str]) -> Layout:
     for role, name in mapping.items():
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {role}={near[0]}?" if near else "name one of these columns in --columns"
+            if "document" in mapping and list(names) == ["text"]:
+                hint = "for plain text: --columns text,document=blank-line, or text,document=file"
+            elif role == "document" and name in (BLANK_LINE, FILE):
+                hint = f"{name} divides plain text into documents; name the column that says which document a row is of"
             raise DataError(
                 f"there is no column {name!r} (wanted as {role}); the columns are {_listed(names)}",
                 where=where,
-                hint=f"did you mean {role}={near[0]}?" if near else "name one of these columns in --columns",
+                hint=hint,
             )
     negatives = sorted((role for role in mapping if _NEGATIVE.match(role)), key=_negative_number)
     shape = _shape_of(mapping, mapping)
-    wanted = {PAIRS: ("anchor", "positive"), SCORED_PAIRS: ("sentence1", "sentence2", "score")}
-    roles = {role: mapping[role] for role in wanted.get(shape, ("text", "label")) if role in mapping}
+    roles = {role: mapping[role] for role in _WANTED[shape]}
     roles.update({f"negative_{number}": mapping[role] for number, role in enumerate(negatives, 1)})
     return _layout(shape, roles, names)
 
 
 def _shape_of(roles: Mapping[str, str], columns: Columns) -> str:
     plain = frozenset(role for role in roles if not _NEGATIVE.match(role))
-    shapes = {
-        frozenset(("anchor", "positive")): PAIRS,
-        frozenset(("sentence1", "sentence2", "score")): SCORED_PAIRS,
-        frozenset(("text", "label")): LABELLED_TEXTS,
-        frozenset(("text",)): TEXTS,
-    }
-    shape = shapes.get(plain)
+    shape = next((shape for shape, wanted in _WANTED.items() if plain == frozenset(wanted)), None)
     if shape is None or (shape != PAIRS and len(plain) != len(roles)):
         raise _columns_error(f"{', '.join(roles) or 'nothing'} is none of the known shapes", columns)
     return shape
 
 
-def _canonical(role: str) -> str | None:
+def _canonical(role: str, given: Iterable[str]) -> str | None:
     key = role.strip().casefold()
-    return key if _NEGATIVE.match(key) else _ROLES.get(key)
+    if key in ("image", "domain") or _NEGATIVE.match(key):
+        return key
+    # beside a query a document is what is near it; alone or beside a text it is what sentences stand in
+    if key == "sentences" or (key == "document" and not {"anchor", "query", "question"} & set(given)):
+        return "document"
+    return _ROLES.get(key)
 
 
 def _is_known(key: str) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.data.columns import LABELLED_TEXTS, PAIRS, SCORED_PAIRS
+from nearfar.data.columns import CAPTIONS, DOCUMENTS, DOMAINS, LABELLED_TEXTS, PAIRS, SCORED_PAIRS
+from nearfar.data.description import shown as shown_value
 from nearfar.data.examples import Examples
 from nearfar.data.fingerprints import Hashes, combined, text_hashes
 from nearfar.data.values import is_number, shorten
@@ -54,7 +55,7 @@ class Facts:
         self.broken = dict.fromkeys(self.names, 0)
         numbers = set(self.names)
         parts: dict[str, list[Hashes]] = {name: [] for name in self.names}
-        for batch in examples.batches():
+        for batch in examples.batches(columns=self.names):
             for name in self.names:
                 texts = batch[name]
                 parts[name].append(text_hashes(texts))
@@ -66,11 +67,14 @@ class Facts:
 
     @cached_property
     def whole_rows(self) -> Hashes:
-        """One number a row over all its columns, label and score too."""
+        """One number a row over all its columns, label, score, document, image and domain too."""
         result = np.zeros(self.rows, np.uint64)
         for values in self.hashes.values():
             result = combined(result, values)
-        if self.examples.shape == LABELLED_TEXTS:
+        beside = {DOCUMENTS: "document", CAPTIONS: "image", DOMAINS: "domain"}.get(self.examples.shape)
+        if beside is not None:
+            result = combined(result, self.examples.hashes(beside))
+        if self.examples.shape in (LABELLED_TEXTS, DOMAINS):
             result = combined(result, self.codes.astype(np.uint64))
         if self.examples.shape == SCORED_PAIRS:
             result = combined(result, (self.score + 0.0).view(np.uint64))
@@ -78,7 +82,7 @@ class Facts:
 
     @cached_property
     def codes(self) -> npt.NDArray[np.int64]:
-        """The labels as numbers."""
+        """The labels as numbers; -1 for none."""
         return self.examples.labels()[0]
 
     @cached_property
@@ -94,7 +98,8 @@ class Facts:
         for place, row in enumerate(chosen):
             values = (taken[name][place] for name in names or self.examples.column_names)
             shown = (
-                f"{value:g}" if isinstance(value, float) else f'"{shorten(value, _SHOWN_WIDTH)}"' for value in values
+                f'"{shorten(value, _SHOWN_WIDTH)}"' if isinstance(value, str) else shown_value(value, _SHOWN_WIDTH)
+                for value in values
             )
             lines.append(f"row {row + 1:,}: {' | '.join(shown)}")
         return tuple(lines)
@@ -186,11 +191,12 @@ def scores(facts: Facts) -> Iterator[Finding]:
 
 def contradictions(facts: Facts) -> Iterator[Finding]:
     """The same text or pair said to be two different things."""
-    if facts.examples.shape == LABELLED_TEXTS:
+    if facts.examples.shape in (LABELLED_TEXTS, DOMAINS):
         detail = "rows whose text has another label elsewhere"
-        yield from _contradictory(
-            facts, facts.hashes["text"], facts.codes.astype(np.uint64), "contradictory-labels", detail
-        )
+        keys = facts.hashes["text"]
+        if facts.examples.shape == DOMAINS:  # a text without a label contradicts none
+            keys = np.where(facts.codes < 0, combined(keys, np.arange(facts.rows, dtype=np.uint64)), keys)
+        yield from _contradictory(facts, keys, facts.codes.astype(np.uint64), "contradictory-labels", detail)
     elif facts.examples.shape == SCORED_PAIRS:
         pairs = combined(facts.hashes["sentence1"], facts.hashes["sentence2"], ordered=False)
         detail = "rows whose pair has another score elsewhere (in either order)"

@@ -13,7 +13,7 @@ class BadRow:
 
     ``line`` counts from 1: the line of a text file, the row of a Parquet or Arrow file (``unit`` says which).
     ``column`` is the name of the column, or the position of the character in the line (from 1) where the line itself
-    cannot be read, or None where the whole row is meant.
+    cannot be read, or None where the whole row is meant. ``hint`` says how to mend it where that is not plain.
     """
 
     file: str
@@ -21,6 +21,7 @@ class BadRow:
     column: str | int | None
     reason: str
     unit: str = "line"
+    hint: str | None = None
 
     @property
     def where(self) -> str:
@@ -52,7 +53,8 @@ class ReadLog:
             raise DataError(
                 f"this row cannot be used: {row.reason}",
                 where=row.where,
-                hint="mend the row, or skip up to N such rows with --max-bad-rows N (in Python: max_bad_rows=N)",
+                hint=row.hint
+                or "mend the row, or skip up to N such rows with --max-bad-rows N (in Python: max_bad_rows=N)",
             )
         skipped = "".join(f"\n  {earlier}" for earlier in self.bad_rows[:5])
         more = f"\n  and {len(self.bad_rows) - 5:,} more" if len(self.bad_rows) > 5 else ""

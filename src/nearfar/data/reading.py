@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from typing import Any
 
-from nearfar.data.arrow_rows import check_types, checked_batches, open_arrow
-from nearfar.data.columns import SCORED_PAIRS, Columns, Layout, parse_columns, recognise, text_columns
+from nearfar.data.arrow_rows import check_types, checked_batches, has_lists, open_arrow
+from nearfar.data.columns import (
+    BLANK_LINE,
+    FILE,
+    SCORED_PAIRS,
+    Columns,
+    Layout,
+    parse_columns,
+    recognise,
+    text_columns,
+)
 from nearfar.data.examples import Examples
 from nearfar.data.json_rows import read_json
 from nearfar.data.log import BadRow, ReadLog
 from nearfar.data.retrieval import is_retrieval
+from nearfar.data.shape_checks import ValueChecks, exploded
 from nearfar.data.sources import Source, find_sources
 from nearfar.data.store import BATCH_ROWS, ColumnStore
-from nearfar.data.table_rows import read_csv, read_text, read_tsv
-from nearfar.data.values import BadValueError, Check, is_number, label_check, score_check, shorten, text_check
+from nearfar.data.table_rows import read_csv, read_paragraphs, read_text, read_tsv
+from nearfar.data.values import BadValueError, is_number, shorten
 from nearfar.errors import DataError, UsageError
 
 Row = tuple[int, dict[str, Any]]
@@ -36,6 +46,7 @@ def read(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     columns: Columns | None = None,
+    shapes: Iterable[str] | None = None,
     max_bad_rows: int = 0,
     text_limit: int = 10_000_000,
     progress: Callable[[int], None] | None = None,
@@ -48,6 +59,11 @@ def read(
 
     ``columns``: which column is what, where the names are not known ones: ``"anchor=summary,positive=code"``, a list of
     such parts, or a mapping. The known names and the shapes they make are in :data:`nearfar.data.columns.KNOWN_SHAPES`.
+    Plain text is documents on request: ``"text,document=blank-line"`` (blank lines end them) or
+    ``"text,document=file"`` (each file is one).
+
+    ``shapes``: those that are wanted, where the names of the columns allow several: texts with an image are captions
+    where captions are wanted, texts where they are not. Without it, see :func:`nearfar.data.columns.recognise`.
 
     ``max_bad_rows``: how many rows that cannot be used (broken syntax, a number where text is needed, a missing
     column, invalid UTF-8, a NUL, a text over ``text_limit`` bytes, ...) may be skipped; they are kept in
@@ -75,7 +91,7 @@ def read(
         )
     sources, notes = find_sources(path)
     log = ReadLog(max_bad_rows, notes=list(notes))
-    intake = _Intake(log, mapping, text_limit, progress)
+    intake = _Intake(log, mapping, None if shapes is None else tuple(shapes), text_limit, progress)
     for source in sources:
         intake.take(source)
     return intake.finish(sources)
@@ -88,11 +104,15 @@ class _Intake:
         self,
         log: ReadLog,
         mapping: Mapping[str, str] | None,
+        shapes: tuple[str, ...] | None,
         text_limit: int,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._log, self._mapping, self._text_limit, self._progress = log, mapping, text_limit, progress
+        self._shapes = shapes
         self._layout: Layout | None = None
+        self._values: ValueChecks | None = None
+        self._paragraphs = count(1)
         self._first: Source | None = None
         self._store: ColumnStore | None = None
         self._number_columns: set[str] = set()
@@ -122,6 +142,9 @@ class _Intake:
                     where=f"{where}, column {name!r}",
                     hint="name the column with the texts in --columns" if name != "text" else "is this the right file?",
                 )
+        lacking = self._values.lacking() if self._values is not None else None
+        if lacking is not None:
+            raise DataError(lacking, where=where)
         return Examples(
             self._store.seal(),
             self._layout.shape,
@@ -132,11 +155,12 @@ class _Intake:
             notes=self._log.notes,
         )
 
-    def _settle(self, names: Sequence[str], source: Source) -> Layout:
+    def _settle(self, names: Sequence[str], source: Source, *, lists: bool) -> Layout:
         """Recognise the columns of ``source``; all files must have the same ones."""
-        layout = recognise(names, str(source.path), self._mapping)
+        layout = recognise(names, str(source.path), self._mapping, shapes=self._shapes, lists=lists)
         if self._layout is None or self._first is None:
             self._layout, self._first = layout, source
+            self._values = ValueChecks(layout, self._text_limit)
             self._store = ColumnStore(list(layout.columns))
             self._number_columns = set(text_columns(layout.columns))
         elif layout.columns != self._layout.columns or layout.shape != self._layout.shape:
@@ -158,38 +182,40 @@ class _Intake:
             if more:
                 self._layout = Layout(self._layout.shape, self._layout.columns, (*self._layout.ignored, *more))
 
-    def _checks(self, layout: Layout, *, typed: bool) -> dict[str, Check]:
-        kinds = {"score": score_check(typed=typed), "label": label_check(self._text_limit)}
-        text = text_check(self._text_limit)
-        return {role: kinds.get(role, text) for role in layout.columns}
-
     def _take_batches(self, source: Source) -> None:
         with open_arrow(source) as (schema, _):
             names = list(schema.names)
             repeated = next((name for name in names if names.count(name) > 1), None)
             if repeated is not None:
                 raise DataError(f"the column {shorten(repeated, 60)!r} stands twice", where=str(source.path))
-            layout = self._settle(names, source)
+            layout = self._settle(names, source, lists=has_lists(schema))
             check_types(schema, layout, str(source.path))
-        store = self._store
+        store, values = self._store, self._values
         assert store is not None
+        assert values is not None
         self._number_columns.clear()  # the file says what is text
-        for batch in checked_batches(source, layout, self._log, self._checks(layout, typed=True), self._text_limit):
-            store.append(batch)
+        checks = values.of(typed=True, folder=source.path.parent)
+        for batch in checked_batches(source, layout, self._log, checks, self._text_limit):
+            store.append(exploded(batch) if layout.lists else batch)
             if self._progress:
                 self._progress(store.rows)
 
     def _take_rows(self, source: Source) -> None:
-        rows = READERS[source.format](source, self._log, self._text_limit)
+        rows = self._rows(source)
         typed = source.format in ("json", "jsonl")
         head, names = _peek(rows)
         if not head:
             return
-        layout = self._settle(names, source)
+        layout = self._settle(names, source, lists=typed)
+        assert self._values is not None
         if typed:
             self._number_columns.clear()
         known = set(names)
-        checks = [(role, layout.columns[role], check) for role, check in self._checks(layout, typed=typed).items()]
+        optional = self._values.optional
+        checks = [
+            (role in optional, layout.columns[role], check)
+            for role, check in self._values.of(typed=typed, folder=source.path.parent).items()
+        ]
         texts = 2 if layout.shape == SCORED_PAIRS else len(checks)
         batch: list[list[Any]] = []
         size = 0
@@ -199,21 +225,32 @@ class _Intake:
                 self._new_columns(row, known, layout, source, line)
             values = []
             try:
-                for _, name, check in checks:
-                    values.append(check(row[name]))
+                for may_lack, name, check in checks:
+                    values.append(check(row.get(name) if may_lack else row[name]))
             except KeyError:
                 there = ", ".join(shorten(each, 40) for each in list(row)[:8]) or "none"
                 self._log.bad(BadRow(str(source.path), line, name, f"the column is missing (there are: {there})"))
                 continue
             except BadValueError as error:
-                self._log.bad(BadRow(str(source.path), line, name, str(error)))
+                self._log.bad(BadRow(str(source.path), line, name, str(error), hint=error.hint))
                 continue
-            batch.append(values)
-            size += sum(map(len, values[:texts]))
+            if layout.lists:
+                batch += [[sentence, values[1]] for sentence in values[0]]
+                size += sum(map(len, values[0]))
+            else:
+                batch.append(values)
+                size += sum(map(len, values[:texts]))
             if len(batch) >= BATCH_ROWS or size >= _BATCH_CHARACTERS:
                 self._append(batch)
                 size = 0
         self._append(batch)
+
+    def _rows(self, source: Source) -> Iterator[Row]:
+        """The rows of ``source``; of plain text with a second column where that is asked for."""
+        by = (self._mapping or {}).get("document")
+        if source.format == "text" and by in (BLANK_LINE, FILE):
+            return read_paragraphs(source, self._log, self._text_limit, by, self._paragraphs)
+        return READERS[source.format](source, self._log, self._text_limit)
 
     def _append(self, batch: list[list[Any]]) -> None:
         """Store rows, each a list of the values in canonical order, and empty the batch."""
@@ -235,7 +272,13 @@ class _Intake:
         where = f"{source.path}, line {line}"
         try:
             same = (
-                recognise([*layout.columns.values(), *layout.ignored, *new], where, self._mapping).columns
+                recognise(
+                    [*layout.columns.values(), *layout.ignored, *new],
+                    where,
+                    self._mapping,
+                    shapes=self._shapes,
+                    lists=True,
+                ).columns
                 == layout.columns
             )
         except DataError:

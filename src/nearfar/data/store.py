@@ -29,9 +29,11 @@ def arrow() -> Any:
 
 
 def column_types(names: Sequence[str]) -> dict[str, Any]:
-    """The Arrow type of each canonical column: float64 for ``score``, large_string for everything else."""
+    """The Arrow type of each canonical column: float64 for ``score``, lists of float32 for ``image`` (of length 0 where
+    there is none), large_string for everything else."""
     pa = arrow()
-    return {name: pa.float64() if name == "score" else pa.large_string() for name in names}
+    numbers = {"score": pa.float64(), "image": pa.large_list(pa.float32())}
+    return {name: numbers.get(name, pa.large_string()) for name in names}
 
 
 class ColumnStore:
@@ -70,7 +72,7 @@ class ColumnStore:
                 if name == "score":
                     self._data[name].write(array.to_numpy(zero_copy_only=False).tobytes())
                 else:
-                    self._append_texts(name, array)
+                    self._append_lists(name, array)
         except OSError as error:
             self._abandon()
             raise _no_room(error) from error
@@ -85,8 +87,14 @@ class ColumnStore:
                 data = _mapped(self._data[name])
                 if name == "score":
                     arrays.append(pa.Array.from_buffers(pa.float64(), self.rows, [None, data]))
+                    continue
+                offsets = _mapped(self._offsets[name])
+                if name == "image":
+                    numbers = pa.Array.from_buffers(pa.float32(), self._sizes[name], [None, data])
+                    of_rows = pa.Array.from_buffers(pa.int64(), self.rows + 1, [None, offsets])
+                    arrays.append(pa.LargeListArray.from_arrays(of_rows, numbers))
                 else:
-                    arrays.append(pa.LargeStringArray.from_buffers(self.rows, _mapped(self._offsets[name]), data))
+                    arrays.append(pa.LargeStringArray.from_buffers(self.rows, offsets, data))
         except OSError as error:
             self._abandon()
             raise _no_room(error) from error
@@ -99,15 +107,18 @@ class ColumnStore:
             if raw is not None:
                 raw.close()
 
-    def _append_texts(self, name: str, array: pa.Array) -> None:
-        _, offsets_buffer, data = array.buffers()
+    def _append_lists(self, name: str, array: pa.Array) -> None:
+        """Texts, lists of bytes, or lists of float32."""
         count = len(array)
         if not count:
             return
-        offsets = np.frombuffer(offsets_buffer, np.int64, count + 1, array.offset * 8)
+        buffers = array.buffers()
+        offsets = np.frombuffer(buffers[1], np.int64, count + 1, array.offset * 8)
         start, end = int(offsets[0]), int(offsets[-1])
-        if end > start:
-            self._data[name].write(memoryview(data)[start:end])
+        if end > start and name == "image":
+            self._data[name].write(array.values.to_numpy()[start:end].tobytes())
+        elif end > start:
+            self._data[name].write(memoryview(buffers[2])[start:end])
         self._offsets[name].write((offsets[1:] - start + self._sizes[name]).tobytes())
         self._sizes[name] += end - start
 

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from nearfar.data.columns import BLANK_LINE, FILE
 from nearfar.data.lines import Line, is_blank, read_lines, report_fault
 from nearfar.data.log import BadRow, ReadLog
 from nearfar.data.sources import Source
@@ -37,6 +38,25 @@ def read_text(source: Source, log: ReadLog, text_limit: int) -> Iterator[Row]:
             log.blank_lines += 1
         else:
             yield line.number, {"text": line.text.removesuffix("\n").removesuffix("\r")}
+
+
+def read_paragraphs(source: Source, log: ReadLog, text_limit: int, by: str, numbers: Iterator[int]) -> Iterator[Row]:
+    """One text a line, as rows with the columns ``text`` and ``by``, which says what document a text is of.
+
+    ``by`` :data:`~nearfar.data.columns.BLANK_LINE`: blank lines and files end documents, which are called by
+    ``numbers``; :data:`~nearfar.data.columns.FILE`: each file is one.
+    """
+    number: int | None = None
+    for line in read_lines(source, text_limit):
+        if line.fault:
+            report_fault(line, source, log)
+        elif is_blank(line.text):
+            number = None
+        else:
+            if number is None and by == BLANK_LINE:
+                number = next(numbers)
+            document = str(source.path) if by == FILE else str(number)
+            yield line.number, {"text": line.text.removesuffix("\n").removesuffix("\r"), by: document}
 
 
 def read_tsv(source: Source, log: ReadLog, text_limit: int) -> Iterator[Row]:

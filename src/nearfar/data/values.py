@@ -15,7 +15,12 @@ Check = Callable[[Any], Any]
 
 
 class BadValueError(ValueError):
-    """A value that cannot be used; the message is the reason. Caught where the row is known."""
+    """A value that cannot be used; the message is the reason, ``hint`` says how to mend it where that is not plain.
+    Caught where the row is known."""
+
+    def __init__(self, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 def kind_of(value: Any) -> str:
@@ -53,7 +58,8 @@ def text_check(limit: int) -> Check:
         if not isinstance(value, str):
             advice = "; give it as text, in quotes" if isinstance(value, numbers.Number) else ""
             advice = (
-                "; write one text a column, such as negative_1, negative_2"
+                "; write one text a column, such as negative_1, negative_2; a list of sentences is a document: "
+                "--columns document=..."
                 if isinstance(value, (list, tuple))
                 else advice
             )
@@ -75,15 +81,18 @@ def text_check(limit: int) -> Check:
     return check
 
 
-def label_check(limit: int) -> Check:
-    """A check that returns a label as text: texts stripped, whole numbers and truth values written out."""
+def label_check(limit: int, what: str = "label") -> Check:
+    """A check that returns a label as text: texts stripped, whole numbers and truth values written out.
+
+    ``what`` it is called: other names of groups (a domain, a document) are read alike.
+    """
     as_text = text_check(limit)
 
     def check(value: Any) -> str:
         if isinstance(value, str):
             label = str(as_text(value)).strip()
             if not label:
-                raise BadValueError("the label is empty")
+                raise BadValueError(f"the {what} is empty")
             return label
         if isinstance(value, (bool, np.bool_)):
             return "true" if value else "false"
@@ -91,7 +100,7 @@ def label_check(limit: int) -> Check:
             return str(int(value))
         if isinstance(value, numbers.Real) and float(value).is_integer():
             return str(int(float(value)))
-        raise BadValueError(f"{kind_of(value)} where a label is needed: a text or a whole number")
+        raise BadValueError(f"{kind_of(value)} where a {what} is needed: a text or a whole number")
 
     return check
 
