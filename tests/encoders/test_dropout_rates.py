@@ -96,11 +96,16 @@ def test_a_higher_rate_makes_views_differ_more() -> None:
 
 def test_rates_come_back_after_an_error_and_blocks_nest() -> None:
     model = nn.Sequential(nn.Dropout(0.1), nn.Dropout1d(0.3), nn.MultiheadAttention(4, 2, dropout=0.2))
-    with pytest.raises(KeyError), dropout_rate(model, 0.5):
-        with dropout_rate(model, 0.0):
-            assert dropout_rates(model) == [0.0, 0.0, 0.0]
-        assert dropout_rates(model) == [0.5, 0.5, 0.5]
-        raise KeyError
+
+    def failing() -> None:
+        with dropout_rate(model, 0.5):
+            with dropout_rate(model, 0.0):
+                assert dropout_rates(model) == [0.0, 0.0, 0.0]
+            assert dropout_rates(model) == [0.5, 0.5, 0.5]
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
     assert dropout_rates(model) == [0.1, 0.3, 0.2]
 
 

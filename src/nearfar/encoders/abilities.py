@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from nearfar.encoders.encode import evaluating
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -43,7 +45,7 @@ def has_attentions(encoder: SentenceTransformer) -> bool:
         return False
     ids = torch.zeros(1, 2, dtype=torch.int64, device=encoder.device)
     try:
-        with eager_attention(model), torch.no_grad():
+        with evaluating(model), eager_attention(model), torch.no_grad():
             found = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_attentions=True)
     except (AttributeError, TypeError, ValueError, NotImplementedError):  # what an architecture without them raises
         return False
@@ -53,15 +55,19 @@ def has_attentions(encoder: SentenceTransformer) -> bool:
 
 @contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
-    """A transformer in evaluation mode that computes attention step by step, inside the block."""
-    before, training = model.config._attn_implementation, model.training
+    """Inside the block a transformer computes its attention step by step, so that there are maps to be had.
+
+    A model whose attention cannot be exchanged is left alone: it computes it in one way only.
+    """
+    before = model.config._attn_implementation
+    if before == "eager" or not model._can_set_attn_implementation():
+        yield
+        return
     model.set_attn_implementation("eager")
-    model.eval()
     try:
         yield
     finally:
         model.set_attn_implementation(before)
-        model.train(training)
 
 
 def has_masked_language_head(folder: Path) -> bool:

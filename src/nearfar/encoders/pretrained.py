@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nearfar.encoders.safety import check_model_folder
+from nearfar.encoders.safety import PREFIX_TRANSFORMER, check_model_folder
 from nearfar.encoders.sentence_modules import module_class, sentence_transformer_class
 from nearfar.encoders.tokens import set_token_limit
 from nearfar.errors import MissingExtraError, ModelError
@@ -45,7 +46,7 @@ def load_folder(
     if not (place / "modules.json").exists() and (place / "model" / "modules.json").is_file():
         place = place / "model"
     check_model_folder(place)
-    build = sentence_transformer_class()
+    build = _builder(place)
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -62,6 +63,19 @@ def load_folder(
     from nearfar.encoders.distinct import recognised
 
     return finished(recognised(model), normalize=normalize, max_length=max_length)
+
+
+def _builder(place: Path) -> Callable[..., SentenceTransformer]:
+    """What makes a model of the checked folder ``place``: the library's class, which is told of nearfar's own module
+    where the folder names it."""
+    build = sentence_transformer_class()
+    names_prefix = (place / "modules.json").is_file() and PREFIX_TRANSFORMER in (place / "modules.json").read_text()
+    told: Any = getattr(build, "_load_with_module_classes", None)
+    if not names_prefix or told is None:  # before 6.0 the library imports what a local folder names
+        return build
+    from nearfar.encoders.prefix_transformer import PrefixTransformer
+
+    return partial(told, module_classes={PREFIX_TRANSFORMER: PrefixTransformer})
 
 
 def finished(model: SentenceTransformer, *, normalize: bool, max_length: int | None) -> SentenceTransformer:

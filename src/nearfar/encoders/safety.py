@@ -25,6 +25,9 @@ READABLE_MODULES = frozenset(
 )
 """The modules of sentence-transformers that a text encoder may be made of."""
 
+PREFIX_TRANSFORMER = "nearfar.encoders.prefix_transformer.PrefixTransformer"
+"""nearfar's own: a transformer with a trained prefix. Its weights are safetensors like the others'."""
+
 _WITH_WEIGHTS = frozenset(
     {"Transformer", "StaticEmbedding", "SparseStaticEmbedding", "WeightedLayerPooling", "Dense", "LayerNorm"}
 )
@@ -102,13 +105,14 @@ def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
         if not isinstance(reference, str) or not isinstance(place, str):
             raise ModelError("each module needs a type and a path", where=str(path))
         package, _, name = reference.rpartition(".")
-        if package.split(".")[0] != "sentence_transformers":
+        own = reference == PREFIX_TRANSFORMER
+        if package.split(".")[0] != "sentence_transformers" and not own:
             raise ModelError(
                 f"the model asks for code outside sentence-transformers: {reference!r}",
                 where=str(path),
                 hint="code that comes with a model is never run",
             )
-        if name not in READABLE_MODULES:
+        if name not in READABLE_MODULES and not own:
             raise ModelError(
                 f"the model holds a module of a kind that cannot be read: {reference!r}",
                 where=str(path),
@@ -131,6 +135,9 @@ def _inside(folder: Path, place: str, named_in: Path) -> Path:
 
 
 def _check_module(kind: str, place: Path) -> None:
+    if kind == PREFIX_TRANSFORMER.rpartition(".")[2]:
+        _need(place, "prefix.safetensors")
+        kind = "Transformer"
     if kind == "Transformer":
         _check_transformer(place)
     elif kind in ("StaticEmbedding", "SparseStaticEmbedding"):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+
+KeysAndValues: TypeAlias = Sequence[tuple[Tensor, Tensor]]
+"""For each layer keys and values ``[n, P, d]`` that its attention sees before those of the n texts."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,13 @@ class TokenEncoder(Protocol):
         layers: bool = False,
         attentions: bool = False,
         inputs: Tensor | None = None,
+        prefix: KeysAndValues | None = None,
     ) -> TokenStates:
         """The pass over ``ids [n, L]`` with ``mask [n, L]`` (bool; None: all that are not padding).
 
         ``inputs [n, L, d]`` takes the place of what the embedding layer gives (:meth:`embed`), for methods that change
-        it: cutoff, noise, an embedding in the place of the first token.
+        it: cutoff, noise, an embedding in the place of the first token. ``prefix`` stands before the keys and values of
+        every layer (:class:`~nearfar.encoders.prefix.Prefix`); attention maps are then ``[n, heads, L, P + L]``.
         """
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nearfar.encoders.states import SpecialTokens, TokenStates
+from nearfar.encoders.prefix import before
+from nearfar.encoders.states import KeysAndValues, SpecialTokens, TokenStates
 from nearfar.errors import UsageError
 
 
@@ -80,6 +81,7 @@ class TokenTransformer(nn.Module):
         layers: bool = False,
         attentions: bool = False,
         inputs: Tensor | None = None,
+        prefix: KeysAndValues | None = None,
     ) -> TokenStates:
         """See :meth:`TokenEncoder.states <nearfar.encoders.states.TokenEncoder.states>`."""
         there = ids != self.special.padding if mask is None else mask.bool()
@@ -88,6 +90,8 @@ class TokenTransformer(nn.Module):
         x = self.embed(ids) if inputs is None else inputs
         if x.shape != (*ids.shape, self.dimension):
             raise ValueError(f"inputs must be {(*ids.shape, self.dimension)}, got {tuple(x.shape)}")
+        if prefix is not None and len(prefix) != len(self.layers):
+            raise ValueError(f"a prefix must be of {len(self.layers)} layers, got {len(prefix)}")
         if not len(self.layers):
             return TokenStates(x, there, layers=[x] if layers else None, attentions=[] if attentions else None)
         # what is done token by token is done to the tokens there are: a good third of a batch is padding
@@ -97,8 +101,8 @@ class TokenTransformer(nn.Module):
         bias = bias.masked_fill(~there, torch.finfo(x.dtype).min)[:, None, None, :]
         outputs, maps = [x], []
         tokens = x.flatten(0, 1).index_select(0, index)
-        for layer in self.layers:
-            tokens, attention = layer(tokens, index, bias)
+        for place, layer in enumerate(self.layers):
+            tokens, attention = layer(tokens, index, bias, None if prefix is None else prefix[place])
             maps.append(attention)
             if layers or layer is self.layers[-1]:
                 outputs.append(_spread(tokens, index, ids.shape))
@@ -124,7 +128,8 @@ class TokenTransformer(nn.Module):
 
 class _Layer(nn.Module):
     """Tokens ``[t, d] -> [t, d]``, which stand at the places ``index [t]`` of ``[n, L]``, and the attention
-    probabilities ``[n, heads, L, L]``; ``bias [n, 1, 1, L]`` is added to the scores of keys."""
+    probabilities ``[n, heads, L, L]``; ``bias [n, 1, 1, L]`` is added to the scores of keys. A ``prefix`` is seen
+    before them."""
 
     def __init__(self, dimension: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -136,10 +141,15 @@ class _Layer(nn.Module):
         self.up = nn.Linear(dimension, hidden)
         self.down = nn.Linear(hidden, dimension)
 
-    def forward(self, x: Tensor, index: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, index: Tensor, bias: Tensor, prefix: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         n, length, width = len(bias), bias.shape[3], x.shape[1] // self.heads
         spread = _spread(self.projections(self.before(x)), index, (n, length))
         query, key, value = spread.view(n, length, 3, self.heads, width).permute(2, 0, 3, 1, 4).unbind(0)
+        if prefix is not None:
+            key, value = before(key, value, prefix)
+            bias = F.pad(bias, (prefix[0].shape[1], 0))
         scores = (query * width**-0.5) @ key.transpose(2, 3) + bias
         attention = _dropout(scores.softmax(3), self.dropout, self.training)
         mixed = (attention @ value).transpose(1, 2).reshape(n * length, x.shape[1]).index_select(0, index)
