@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from nearfar import encoders
-from nearfar.encoders.abilities import eager_attention
 from nearfar.encoders.inside import Inside
 from nearfar.encoders.sentence_modules import module_class, sentence_transformer_class
 from nearfar.errors import ModelError
 from support.sentence_models import bert, texts
-from support.transformers_of import WIDTH, saved, transformer
+from support.transformers_of import WIDTH, saved
 
 KINDS = ["bert", "roberta", "distilbert", "mpnet", "modernbert"]
 
@@ -172,17 +171,3 @@ def test_a_model_that_gives_no_maps(folder: Path) -> None:
     inside.model._can_set_attn_implementation = lambda: False
     with pytest.raises(ModelError, match="no maps of its attention"):
         inside.states(torch.tensor([[2, 7, 3]]), attentions=True)
-
-
-def test_eager_attention_comes_and_goes() -> None:
-    model = transformer("bert")
-    assert model.config._attn_implementation == "sdpa"
-
-    def failing() -> None:
-        with eager_attention(model):
-            assert model.config._attn_implementation == "eager"
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        failing()
-    assert model.config._attn_implementation == "sdpa"
