@@ -216,7 +216,8 @@ class TrainingSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """Settings from names and values. Raises UsageError for a name that is no setting."""
+        """Settings from names and values, each of which counts as set. Raises UsageError for a name that is no
+        setting."""
         known = [each.name for each in fields(cls)]
         for name in values:
             if name not in known:
