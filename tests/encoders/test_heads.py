@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nearfar.encoders.heads import Prediction, Projection, Prototypes
+from nearfar.encoders.heads import Prediction, PredictionBlocks, Projection, Prototypes, WideHead
 from nearfar.errors import UsageError
 from nearfar.objectives import DINO, SimSiam, SwaV, get
 
@@ -49,6 +49,38 @@ def test_a_prediction_has_simsiams_bottleneck_and_goes_into_the_objective() -> N
     torch.testing.assert_close(inside, outside)
     inside.backward()
     assert all(parameter.grad is not None for parameter in head.parameters())
+
+
+def test_prediction_blocks_are_written_out() -> None:
+    torch.manual_seed(0)
+    head = PredictionBlocks(3, blocks=2, factor=2).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    y = x
+    for block in range(2):
+        first, _, _, second, _, third = head.layers[6 * block : 6 * block + 6]
+        assert (first.in_features, second.in_features, third.in_features) == (3, 6, 6)
+        wide = y @ first.weight.T + first.bias
+        wide = (wide - wide.mean(0)) / (wide.var(0, unbiased=False) + 1e-5).sqrt()
+        wide = (wide.clamp_min(0) @ second.weight.T + second.bias).clamp_min(0)
+        y = wide @ third.weight.T + third.bias
+    torch.testing.assert_close(head(x), y)
+    assert sum(p.numel() for p in PredictionBlocks(384).parameters()) == pytest.approx(71e6, rel=0.01)
+    with pytest.raises(UsageError, match="at least 1"):
+        PredictionBlocks(3, blocks=0)
+
+
+def test_the_wide_head_is_written_out() -> None:
+    torch.manual_seed(0)
+    head = WideHead(3, 5).double()
+    x = torch.randn(2, 4, 3, dtype=torch.float64)
+
+    def gelu(v: Tensor) -> Tensor:
+        return v * (1 + torch.erf(v / 2**0.5)) / 2
+
+    first, _, second, _ = head.layers
+    torch.testing.assert_close(head(x), gelu(gelu(x @ first.weight.T + first.bias) @ second.weight.T + second.bias))
+    with pytest.raises(UsageError, match="at least 1"):
+        WideHead(3, 0)
 
 
 def test_cosine_prototypes_ignore_lengths_and_linear_ones_do_not() -> None:

@@ -78,6 +78,53 @@ class Prediction(nn.Module):
         return y
 
 
+class PredictionBlocks(nn.Module):
+    """The predictor of UNSEE: ``blocks`` times ``Linear, BatchNorm, ReLU, Linear, ReLU, Linear``, one after the other.
+
+    Arguments:
+        dimension: of the embeddings, ``[n, dimension] -> [n, dimension]``.
+        blocks: default 4 (the official code; 3 for BYOL).
+        factor: inner layers have ``factor * dimension`` units; default 10 (71 million weights for 384 dimensions and 4
+            blocks).
+
+    Raises :class:`~nearfar.errors.UsageError` for sizes below 1. Training needs two rows, for the batch's statistics.
+    """
+
+    def __init__(self, dimension: int, *, blocks: int = 4, factor: float = 10.0) -> None:
+        super().__init__()
+        hidden = round(factor * dimension)
+        if min(dimension, blocks, hidden) < 1:
+            raise UsageError(f"prediction blocks need sizes of at least 1, got {dimension}, {blocks} and {hidden}")
+        layers: list[nn.Module] = []
+        for _ in range(blocks):
+            layers += [nn.Linear(dimension, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+            layers += [nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, dimension)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return y
+
+
+class WideHead(nn.Module):
+    """The head of SG-BERT: ``Linear, GELU, Linear, GELU``, ``[..., dimension] -> [..., width]``.
+
+    Arguments: ``dimension`` of the embeddings; ``width`` of both layers, default 4096 (Kim et al., 2021).
+
+    Raises :class:`~nearfar.errors.UsageError` for sizes below 1.
+    """
+
+    def __init__(self, dimension: int, width: int = 4096) -> None:
+        super().__init__()
+        if min(dimension, width) < 1:
+            raise UsageError(f"a head has sizes of at least 1, got {dimension} and {width}")
+        self.layers = nn.Sequential(nn.Linear(dimension, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return y
+
+
 class Pooler(nn.Module):
     """``tanh(W x + b)``, ``[..., dimension] -> [..., width]``: BERT's pooler, the head of SimCSE and its family.
 
