@@ -10,7 +10,7 @@ from torch import Tensor
 from nearfar.negatives import LabelPairBatches, LabelPairs
 from nearfar.objectives import get
 from nearfar.training.method import Batch, Logs
-from nearfar.training.text_training import Option, TextMethod, TextSetting
+from nearfar.training.text_training import Option, TextMethod, TextSetting, TextTraining
 
 if TYPE_CHECKING:
     from nearfar.data import Examples
@@ -40,7 +40,7 @@ class LabelPairRegression(TextMethod):
         return loss, {}
 
 
-def batches(
+def _batches(
     examples: Examples,
     options: Mapping[str, Option],
     batch_size: int,
@@ -59,3 +59,13 @@ def batches(
         seed=seed,
     )
     return LabelPairBatches(pairs, batch_size, rank=rank, processes=processes)
+
+
+TRAINING = TextTraining(
+    method=LabelPairRegression,
+    shapes={"labelled texts": "pairs of texts: the cosine drawn to 1 where labels are equal, to 0 where they differ"},
+    options=OPTIONS,
+    settings={"batch_size": 32, "learning_rate": 2e-5, "epochs": 1.0, "weight_decay": 0.01},
+    batches=_batches,
+)
+"""The settings of the SetFit package: 16 pairs a batch, one epoch of the pairs."""
