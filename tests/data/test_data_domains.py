@@ -146,3 +146,12 @@ def test_only_labelled_texts() -> None:
     assert domains().only("texts").shape == "texts"
     labelled = domains().select([0, 1]).only("labelled texts")
     assert labelled.labels()[0].tolist() == [1, 0]
+
+
+def test_the_labelled_texts_of_domains() -> None:
+    assert domains().labelled().column("text") == ["a", "b"]
+    assert domains().labelled().shape == "labelled texts"
+    # of a target that has labels, these; where nothing says which it is, all
+    named = domains([("a", "1", "x"), ("b", "2", "target"), ("c", "", "target")])
+    assert named.labelled().column("text") == ["b"]
+    assert domains([("a", "1", "x"), ("b", "2", "y")]).labelled().column("text") == ["a", "b"]

@@ -139,3 +139,29 @@ def test_static_chunks(static_model: Any, make_pairs: Any) -> None:
 def test_plain_batches_work_as_well(static_model: Any, make_pairs: Any) -> None:
     loader = Loader(TextBatches(static_model, make_pairs(9)), Batches(9, 4))
     assert [len(batch["rows"]) for batch in loader] == [4, 3, 2]
+
+
+def test_documents_images_and_domains_come_along(bert_model: Any) -> None:
+    documents = Examples.from_columns({"text": ["kab", "lob", "mib", "neb"], "document": ["x", "x", "y", "y"]})
+    texts = TextBatches(bert_model, documents)
+    batch = texts.batch([1, 2, 3])
+    assert batch["documents"].tolist() == [0, 1, 1]
+    assert texts.texts_per_row == 1
+    assert len(batch["chunks"][0]["input_ids"]) == 3
+
+    captions = Examples.from_columns({"text": ["kab", "lob", "mib"], "image": [[1, 2], None, [1, 2]]})
+    texts = TextBatches(bert_model, captions)
+    batch = texts.batch([2, 1])
+    assert batch["images"].tolist() == [[1, 2], [0, 0]]
+    assert batch["images"].dtype == torch.float32
+    assert batch["image_ids"].tolist() == [0, -1]
+    assert texts.texts_per_row == 2
+    assert len(batch["chunks"][0]["input_ids"]) == 4
+
+    domains = Examples.from_columns(
+        {"text": ["kab", "lob", "mib"], "label": ["good", "", ""], "domain": ["x", "x", "y"]}, shape="domains"
+    )
+    batch = TextBatches(bert_model, domains).batch([2, 0, 1])
+    assert batch["domains"].tolist() == [1, 0, 0]
+    assert batch["labels"].tolist() == [-1, 0, -1]
+    assert len(batch["chunks"][0]["input_ids"]) == 6

@@ -290,6 +290,19 @@ class Examples:
         self._require(DOMAINS)
         return domain_codes(self.table.column("domain"), self.labels()[0] >= 0, target)
 
+    def labelled(self) -> Examples:
+        """The rows of domains that have a label, as labelled texts; those of the target alone where it has some.
+
+        Raises :class:`UsageError` when the examples are no domains.
+        """
+        self._require(DOMAINS)
+        rows = self.labels()[0] >= 0
+        try:
+            of_target = rows & (self.domains()[0] == 1)
+        except UsageError:  # nothing says which of them is the target
+            of_target = rows
+        return self.select(np.flatnonzero(of_target if of_target.any() else rows)).only(LABELLED_TEXTS)
+
     def _require(self, shape: str) -> None:
         if self.shape != shape:
             raise UsageError(

@@ -22,7 +22,7 @@ _SCAN_ROWS = 1024
 
 def document_offsets(names: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Where the runs of equal ``names`` begin, and where the last ends, ``[k + 1]``."""
-    codes = _codes(names)[0]
+    codes = name_codes(names)[0]
     return np.concatenate([[0], np.flatnonzero(np.diff(codes)) + 1, [len(codes)][: len(codes)]]).astype(np.int64)
 
 
@@ -31,7 +31,7 @@ def domain_codes(
 ) -> tuple[npt.NDArray[np.int64], tuple[str, str]]:
     """0 for rows of the source, 1 for those of the target, ``[n]``, and the names of both; see
     :meth:`nearfar.data.Examples.domains`."""
-    codes, found = _codes(names)
+    codes, found = name_codes(names)
     if len(found) != 2:
         raise UsageError(f"there are {len(found)} domains where two are needed: {', '.join(map(repr, found[:5]))}")
     if target is not None and target not in found:
@@ -97,7 +97,7 @@ def _parts(column: pa.ChunkedArray, width: int) -> Iterator[npt.NDArray[np.float
         yield vectors(column.slice(start, _SCAN_ROWS), width)
 
 
-def _codes(names: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """The place of each name among those that occur, and these in the order in which they come."""
+def name_codes(names: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """The place of each name among those that occur, ``[n]``, and these in the order in which they come."""
     encoded = names.combine_chunks().dictionary_encode()
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()

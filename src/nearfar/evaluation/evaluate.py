@@ -37,7 +37,7 @@ def evaluate(
     - retrieval set: ranking of its documents, :func:`~nearfar.evaluation.retrieval`; main ``ndcg@10``;
     - pairs: ranking of all positives (and negatives) of the set for each anchor; main ``mrr``;
     - labelled texts: nearest neighbours and linear probe, :func:`~nearfar.evaluation.classification`; main
-      ``probe_accuracy``.
+      ``probe_accuracy``; of domains the texts with labels, those of the target where it has some.
 
     ``train`` are labelled texts to learn the classifiers from (cross-validation without them); ``measures`` those of
     a ranking, ``classifiers`` those that labelled texts are asked; ``batch_size`` the texts embedded at once (default:
@@ -56,6 +56,8 @@ def evaluate(
                 hint="evaluate on pairs (anchor, positive), scored pairs (sentence1, sentence2, score), "
                 "labelled texts (text, label) or a retrieval set (corpus, queries, qrels)",
             )
+        if data.shape == "domains":
+            data = data.labelled()
         if not len(data):
             raise DataError("there are no rows to evaluate on")
     labelled = isinstance(data, Examples) and data.shape == "labelled texts"

@@ -25,6 +25,15 @@ NEEDS: dict[Need, str] = {
 """What each need asks of an encoder, in a few words."""
 
 
+_COLUMNS = {
+    "documents": "documents are read from columns text and document: --columns text=...,document=...; from plain text by "
+    "--columns text,document=blank-line (blank lines end them) or document=file (each file is one)",
+    "captions": "captions are read from columns text and image: --columns text=...,image=...",
+    "domains": "domains are read from columns text, label and domain: --columns text=...,label=...,domain=...",
+}
+"""How shapes are asked for that are not found by the names of columns alone."""
+
+
 @dataclass(frozen=True)
 class RecipeRun:
     """The recipe of a run: its ``id`` (or file), its ``paper``, how it trains, and its options, checked and complete.
@@ -92,10 +101,11 @@ def check_shape(run: RecipeRun, shape: str) -> None:
     if shape in run.training.shapes:
         return
     fitting = [name for name, other in run.others().items() if shape in other.shapes]
+    more = [_COLUMNS[wanted] for wanted in run.training.shapes if wanted in _COLUMNS]
     raise UsageError(
         f"{run.id} trains on {' or '.join(run.training.shapes)}, and these data are {shape}",
         where=f"--recipe {run.id}",
-        hint=_advice(shape, fitting),
+        hint="\n".join([*more, _advice(shape, fitting)]),
     )
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from nearfar.data.grouping import name_codes
 from nearfar.errors import ModelError
 from nearfar.training import static
 from nearfar.training.method import Batch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Integers = npt.NDArray[np.integer[Any]]
 
+_TWO_VIEWS = ("texts", "captions", "domains")
 _TASKS = {"anchor": "query", "positive": "document", "negative": "document"}
 
 
@@ -36,7 +38,13 @@ class TextBatches(Dataset[Batch]):
       they are already;
     - ``"exclude"`` (pairs and texts): int64, equal for equal texts; for pairs of positives, then negatives. Only where
       two of a batch can be equal;
-    - ``"labels"``, ``"targets"``: of labelled texts, of scored pairs.
+    - ``"labels"``, ``"targets"``: of labelled texts, of scored pairs;
+    - ``"documents"``: int64, which document each row is of;
+    - ``"images"``: float32 ``[n, w]``, zeros where a text has none, and ``"image_ids"``: int64, equal for equal
+      images, -1 where there is none;
+    - ``"domains"``: int64, which domain each row is of, numbered as they come; with ``"labels"``, -1 for none.
+
+    Texts, captions and domains are embedded twice, as two views.
 
     Where a model was saved with prompts for queries and documents, anchors and positives get them, as in evaluation.
 
@@ -62,10 +70,8 @@ class TextBatches(Dataset[Batch]):
         self.vocabulary = static.quick_vocabulary(encoder)
         self.mean = self.vocabulary is not None and encoder[0].embedding.mode == "mean"
         self._exclude = self._hashes(examples, unique, hashes)
-        self._labels = torch.from_numpy(examples.labels()[0]) if self.shape == "labelled texts" else None
-        self._targets: torch.Tensor | None = None
-        if self.shape == "scored pairs":
-            self._targets = torch.tensor(examples.column("score"), dtype=torch.float32)
+        self._images = examples.images if self.shape == "captions" else None
+        self._of_rows = _of_rows(examples)
 
     def __len__(self) -> int:
         return self.rows
@@ -76,22 +82,21 @@ class TextBatches(Dataset[Batch]):
     @property
     def texts_per_row(self) -> int:
         """Texts that are embedded for one row."""
-        return 2 if self.shape == "texts" else len(self.columns)
+        return 2 if self.shape in _TWO_VIEWS else len(self.columns)
 
     def batch(self, rows: Integers | Sequence[int]) -> Batch:
         """The batch of these rows."""
         index = np.asarray(rows, dtype=np.int64)
         items = np.concatenate([index + column * self.rows for column in range(len(self.columns))])
-        if self.shape == "texts":
+        if self.shape in _TWO_VIEWS:
             items = np.concatenate([items, items])
         chunks, order = self._chunks(items)
         made: Batch = {"rows": torch.from_numpy(index), "chunks": chunks, "order": order}
         if self._exclude is not None:
             made["exclude"] = torch.from_numpy(np.concatenate([column[index] for column in self._exclude]))
-        if self._labels is not None:
-            made["labels"] = self._labels[index]
-        if self._targets is not None:
-            made["targets"] = self._targets[index]
+        made.update({name: values[index] for name, values in self._of_rows.items()})
+        if self._images is not None:
+            made["images"] = torch.from_numpy(np.nan_to_num(self._images(index)))
         return made
 
     def _chunks(self, items: Integers) -> tuple[list[dict[str, Any]], torch.Tensor | None]:
@@ -164,8 +169,25 @@ class _Tokens:
 
     def _texts(self) -> Iterator[str]:
         for name, prompt in zip(self._examples.text_columns, self._prompts, strict=True):
-            for batch in self._examples.batches():
+            for batch in self._examples.batches(columns=[name]):
                 yield from (prompt + text for text in batch[name]) if prompt else batch[name]
+
+
+def _of_rows(examples: Examples) -> dict[str, torch.Tensor]:
+    """What a batch says of its rows beside their texts, by name: a value for each row of the data."""
+    if examples.shape == "labelled texts":
+        return {"labels": torch.from_numpy(examples.labels()[0])}
+    if examples.shape == "scored pairs":
+        return {"targets": torch.tensor(examples.column("score"), dtype=torch.float32)}
+    if examples.shape == "documents":
+        sizes = torch.from_numpy(np.diff(examples.documents()))
+        return {"documents": torch.arange(len(sizes)).repeat_interleave(sizes)}
+    if examples.shape == "captions":
+        return {"image_ids": torch.from_numpy(examples.image_ids())}
+    if examples.shape == "domains":
+        codes = name_codes(examples.table.column("domain"))[0]
+        return {"domains": torch.from_numpy(codes), "labels": torch.from_numpy(examples.labels()[0])}
+    return {}
 
 
 def _prompt(encoder: SentenceTransformer, column: str) -> str:

@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from nearfar.training.by_recipe import RecipeRun
 from nearfar.training.chunking import Chunking
 from nearfar.training.loading import TextBatches
 from nearfar.training.settings import NOT_OF_THE_RUN, TrainingSettings
-from nearfar.training.shapes import check_fit
+from nearfar.training.shapes import KINDS, check_fit
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -90,15 +91,21 @@ class Prepared:
 
 
 def read(
-    settings: TrainingSettings, examples: Examples | None, evaluation: Examples | RetrievalSet | None
+    settings: TrainingSettings,
+    examples: Examples | None,
+    evaluation: Examples | RetrievalSet | None,
+    shapes: Iterable[str] = KINDS,
 ) -> tuple[Examples, Examples | RetrievalSet | None]:
-    """The data to train and to evaluate on, read where it was not given."""
+    """The data to train and to evaluate on, read where it was not given; ``shapes``: those that can be trained on (a
+    recipe's, by default those of objectives). Of documents, captions and domains the texts are taken where nothing
+    else is wanted."""
     from nearfar import data
 
+    wanted = tuple(shapes)
     if examples is None:
         if settings.data is None:
             raise UsageError("there is no data to train on", hint="name a file, or give examples")
-        examples = data.read(settings.data, columns=settings.columns, max_bad_rows=settings.max_bad_rows)
+        examples = data.read(settings.data, columns=settings.columns, shapes=wanted, max_bad_rows=settings.max_bad_rows)
     if evaluation is None and settings.evaluate is not None:
         if data.is_retrieval(settings.evaluate):
             evaluation = data.read_retrieval(settings.evaluate, max_bad_rows=settings.max_bad_rows)
@@ -106,12 +113,16 @@ def read(
             evaluation = _read_evaluation(settings.evaluate, settings)
     if evaluation is None and settings.hold_out is not None:
         examples, evaluation = examples.split(settings.hold_out, settings.seed)
-    if isinstance(evaluation, data.Examples) and evaluation.shape == "texts":
+    if isinstance(evaluation, data.Examples) and evaluation.shape == "domains":
+        evaluation = evaluation.labelled()
+    if isinstance(evaluation, data.Examples) and evaluation.shape in ("texts", "documents", "captions"):
         raise DataError(
-            "texts alone cannot be evaluated on: nothing says which of them are near",
+            f"{evaluation.shape} alone cannot be evaluated on: nothing says which of the texts are near",
             where=settings.evaluate,
             hint="evaluate on pairs, scored pairs, labelled texts or a retrieval set",
         )
+    if examples.shape in ("documents", "captions", "domains") and examples.shape not in wanted and "texts" in wanted:
+        examples = examples.only("texts")
     return examples, evaluation
 
 

@@ -18,6 +18,7 @@ from nearfar.training.by_recipe import RecipeRun, complete
 from nearfar.training.evaluating import Measures
 from nearfar.training.prepare import Prepared, prepare, read
 from nearfar.training.settings import TrainingSettings
+from nearfar.training.shapes import KINDS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,8 +101,9 @@ def train(
         encoder = _initial_encoder(path, settings)
     else:
         processes.on_main(lambda: run_folder.check_output(path, overwrite=settings.overwrite, weights=0))
-    recipe = _recipe(settings, resolved["options"] if resolved is not None else None)
-    examples, evaluation = read(settings, examples, evaluation)
+    recipe = recipe_of(settings, resolved["options"] if resolved is not None else None)
+    wanted = KINDS if recipe is None else recipe.training.shapes
+    examples, evaluation = read(settings, examples, evaluation, wanted)
     for data in (examples, evaluation):
         if data is not None:
             say(data.describe())
@@ -147,8 +149,11 @@ def _train_in(path: Path, run: Prepared, console: Console | None, began: float) 
     return result
 
 
-def _recipe(settings: TrainingSettings, options: dict[str, Any] | None) -> RecipeRun | None:
-    """The recipe that ``settings`` name; ``options``: of a run that is resumed."""
+def recipe_of(settings: TrainingSettings, options: dict[str, Any] | None = None) -> RecipeRun | None:
+    """The recipe that ``settings`` name, None where they name none; ``options``: of a run that is resumed.
+
+    Raises :class:`UsageError` for a recipe that there is not or that does not train, and for options it does not have.
+    """
     if settings.recipe is None:
         return None
     from nearfar import recipes
