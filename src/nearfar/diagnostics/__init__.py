@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from nearfar.diagnostics.explanations import Explanation, explain
 from nearfar.diagnostics.geometry import (
     alignment,
     collapse_verdict,
@@ -25,11 +26,13 @@ from nearfar.diagnostics.rotation import RotationFit, rotation_fit
 from nearfar.diagnostics.run import collect
 
 __all__ = [
+    "Explanation",
     "RotationFit",
     "alignment",
     "collapse_verdict",
     "collect",
     "effective_rank",
+    "explain",
     "geometry_of",
     "isotropy",
     "random_similarity",
