@@ -103,9 +103,8 @@ RECIPE = Recipe(
         "evaluation": "Spearman's correlation with judgements of similarity; uniformity and effective rank",
     },
     defaults={"form": "vicreg", "momentum": 0.999, "predictor_blocks": 4, "predictor_factor": 10.0},
-    world=slot_grammar.text()
-    + " BYOL's objective: alone, without predictor or target network; and with a predictor of "
-    "one block (64-256-256-64) and a target network of momentum 0.99. Effective rank: of 2,000 fresh sentences.",
+    world=slot_grammar.text() + " BYOL's objective: alone, without predictor or target network; and with a predictor "
+    "of one block (64-256-256-64) and a target network of momentum 0.99. Effective rank: of 2,000 fresh sentences.",
     statements=[
         Statement(UNIFORMITY, SIAMESE, -0.1, because="trials: -0.00 twice, which is the collapse to a point"),
         Statement(SHARE, SIAMESE, 0.5, "lower", because="trials: 9.4 and 6.1, where the start has 18 to 22"),
@@ -116,12 +115,13 @@ RECIPE = Recipe(
     experiment=experiment,
     sabotage="the predictor left out: the encoder's own embeddings are held against those of the target network",
     not_asserted="That the target network must move: against a copy that stands still (its update forgotten) the "
-    "predictor alone spreads embeddings as far as -2.00 and -2.03 in two seeds, with a Spearman correlation of 0.39 and "
-    "0.44, so that it is no sabotage here. That every form collapses alone: VICReg, Barlow Twins and CorInfoMax hold "
-    "variances up by themselves; at the full scale their measures stand beside BYOL's. The average over MTEB that the "
-    "paper reports needs a pretrained encoder.",
-    verified="objectives, predictor and update read in the official code; recorded numbers of its VICReg and CorInfoMax "
-    "are matched by the tests; number and author of the paper are from memory",
+    "predictor alone spreads embeddings as far as -2.00 and -2.03 in two seeds, with a Spearman correlation of 0.39 "
+    "and 0.44, so that this is no sabotage here. That a collapse shows in Spearman: ranks outlive it, and the siamese "
+    "encoder stays at the start's. That every form collapses alone: VICReg, Barlow Twins and CorInfoMax hold variances "
+    "up by themselves; at the full scale their measures stand beside BYOL's. The average over MTEB that the paper "
+    "reports needs a pretrained encoder.",
+    verified="objectives, predictor and update read in the official code; recorded numbers of its VICReg and "
+    "CorInfoMax are matched by the tests; number and author of the paper are from memory",
     build=UNSEE,
     training=TextTraining(
         TargetNetwork,
