@@ -1,10 +1,10 @@
-"""``python -m benchmarks [engine] [peers] [training] [scaling] [kernels]``: all of them without an argument."""
+"""``python -m benchmarks [NAME ...]``: those of :data:`BENCHMARKS`, all of them without an argument."""
 
 from __future__ import annotations
 
 import sys
 
-BENCHMARKS = ["engine", "peers", "training", "scaling", "kernels"]
+BENCHMARKS = ["engine", "peers", "training", "simcse", "scaling", "kernels"]
 
 
 def main() -> None:

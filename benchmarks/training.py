@@ -57,7 +57,7 @@ def run(repeat: int = 2) -> None:
                     encoders.load(case["encoder"], texts=list(examples.texts()), max_length=case.get("max_length")),
                     start,
                 )
-                pairs = [(_ours(start, examples, case), _theirs(start, examples, case)) for _ in range(repeat)]
+                pairs = [(ours(start, examples, case), theirs(start, examples, case)) for _ in range(repeat)]
         except MissingExtraError as error:
             print(f"{name}: {error.message}")
             continue
@@ -69,20 +69,22 @@ def run(repeat: int = 2) -> None:
         )
 
 
-def _ours(start: Path, examples: Examples, case: dict[str, Any]) -> float:
-    """Rows per second of nearfar's trainer: from the tokenised data set's making to the last step."""
+def ours(start: Path, examples: Examples, case: dict[str, Any]) -> float:
+    """Rows per second of nearfar's trainer: from the tokenised data set's making to the last step; by
+    ``case["recipe"]`` where there is one."""
     from nearfar.training.fit import fit
     from nearfar.training.folder import create
     from nearfar.training.prepare import prepare
+    from nearfar.training.run import recipe_of
 
     with tempfile.TemporaryDirectory() as folder:
         settings = training.TrainingSettings(
             output=folder, encoder=str(start), batch_size=case["batch_size"], steps=case["steps"],
             learning_rate=case["learning_rate"], parameters={"temperature": 0.05}, duplicates=True, drop_last=True,
-            checkpoint_every=10**9, warmup=0.0, max_gradient_norm=0.0,
+            checkpoint_every=10**9, warmup=0.0, max_gradient_norm=0.0, recipe=case.get("recipe"),
         )  # fmt: skip
         path = Path(folder) / "run"
-        made = prepare(settings, examples, None)
+        made = prepare(settings, examples, None, recipe=recipe_of(settings))
         create(path, {}, made.encoder)
         tokenising = time.perf_counter()
         training.TextBatches(made.encoder, examples)
@@ -91,7 +93,7 @@ def _ours(start: Path, examples: Examples, case: dict[str, Any]) -> float:
         return case["batch_size"] * fitted.steps / (fitted.seconds + tokenising)
 
 
-def _theirs(start: Path, examples: Examples, case: dict[str, Any]) -> float:
+def theirs(start: Path, examples: Examples, case: dict[str, Any]) -> float:
     """Rows per second of sentence-transformers' trainer with MultipleNegativesRankingLoss."""
     import datasets
     from sentence_transformers import (
