@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +101,25 @@ def test_items_must_be_text(model):
         encoders.tokenize(model, ["a", None])  # type: ignore[list-item]
     with pytest.raises(DataError, match="text 0"):
         encoders.pretokenize(model, [1.5])  # type: ignore[list-item]
+
+
+def test_reading_less_of_a_text_ends_with_the_block(tmp_path):
+    from support.sentence_models import WORDS, bert
+
+    transformer = encoders.load(bert(tmp_path / "bert"), device="cpu")
+    static = encoders.load("static", texts=WORDS * 2, dimension=8, vocabulary_size=600, device="cpu")
+    limited = encoders.load("static", texts=WORDS * 2, dimension=8, vocabulary_size=600, max_length=9, device="cpu")
+    text = [" ".join(WORDS[:20])]
+    for model, usual in ((transformer, 22), (static, None), (limited, 9)):
+        before = encoders.token_limit(model)
+        length = encoders.pretokenize(model, text).lengths[0]
+        assert usual is None or length == usual
+        with contextlib.suppress(KeyError), encoders.reading(model, 5):
+            assert encoders.token_limit(model) == 5
+            assert encoders.pretokenize(model, text).lengths[0] == 5
+            raise KeyError
+        assert encoders.token_limit(model) == before
+        assert encoders.pretokenize(model, text).lengths[0] == length
+        for more in (None, 10_000):
+            with encoders.reading(model, more):
+                assert encoders.pretokenize(model, text).lengths[0] == length

@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 
 from nearfar import recipes, training
 from nearfar.data import Examples
-from nearfar.errors import UsageError
+from nearfar.errors import TrainingError, UsageError
 from nearfar.training import TrainingSettings, by_recipe, processes
 from nearfar.training.by_recipe import RecipeRun
 from nearfar.training.fit import method_of
@@ -377,3 +377,44 @@ def test_a_pretrained_encoder_is_checked_with_an_objective_too_and_a_new_one_is_
     assert run.before == run.after == {}
     static = TrainingSettings(output=str(tmp_path / "static"), steps=1, dimension=8, vocabulary_size=400)
     assert training.train(static, examples=make_pairs(40)).general == {}
+
+
+# -- the length of a text ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_paper_s_length_is_for_training_alone(
+    tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch, interrupt_at: Any
+) -> None:
+    from nearfar import encoders
+    from nearfar.recipes import registry
+
+    short = dataclasses.replace(RECIPE, training=dataclasses.replace(TOY, settings={**TOY.settings, "max_length": 5}))
+    monkeypatch.setattr(registry, "of_file", lambda path: short)
+    corpus = Examples.from_columns({"text": sentence_models.texts(40, least=6, most=9)})
+    made = prepare(settings(tmp_path, bert), corpus, None, recipe=planned(short.training))
+    assert made.texts.tokens.lengths.max() == 5
+    assert encoders.token_limit(made.encoder) == 48
+    own = prepare(settings(tmp_path, bert, max_length=7), corpus, None, recipe=planned(short.training))
+    assert own.texts.tokens.lengths.max() == 7
+    assert encoders.token_limit(own.encoder) == 7
+    with monkeypatch.context() as changed:
+        interrupt_at(1)
+        training.train(settings(tmp_path / "run", bert, steps=3), examples=corpus)
+        changed.undo()
+    monkeypatch.setattr(registry, "of_file", lambda path: RECIPE)  # as if a later version read more
+    monkeypatch.setattr(training.ContrastiveMethod, "after_step", lambda *_: None)
+    run = training.train(TrainingSettings(output=str(tmp_path / "run"), resume=True), examples=corpus)
+    assert run.steps == 3
+    assert encoders.token_limit(run.encoder) == 48
+    assert json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["resolved"]["max_length"] == 5
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights(
+    tmp_path: Path, bert: Path, corpus: Examples
+) -> None:
+    chosen = settings(tmp_path / "run", bert, parameters={"noise": 1e39})
+    with pytest.raises(TrainingError, match="at step 1") as caught:
+        training.train(chosen, examples=corpus)
+    assert "data rows" in (caught.value.where or "")

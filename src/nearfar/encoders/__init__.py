@@ -20,7 +20,7 @@ from nearfar.encoders.load import NAMES, folder_of, load
 from nearfar.encoders.safety import check_model_folder
 from nearfar.encoders.save import fingerprint, save
 from nearfar.encoders.stream import EncodedFile, encode_file
-from nearfar.encoders.tokens import Tokenized, pretokenize, token_lengths, token_limit, tokenize
+from nearfar.encoders.tokens import Tokenized, pretokenize, reading, token_lengths, token_limit, tokenize
 
 __all__ = [
     "DTYPES",
@@ -35,6 +35,7 @@ __all__ = [
     "folder_of",
     "load",
     "pretokenize",
+    "reading",
     "save",
     "token_lengths",
     "token_limit",

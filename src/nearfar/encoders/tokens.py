@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -215,6 +216,29 @@ def set_token_limit(model: SentenceTransformer, limit: int) -> None:
     if most is not None and most < limit:
         raise UsageError(f"max_length {limit} is beyond the {most} positions of this model", hint=f"use {most} or less")
     model.max_seq_length = limit
+
+
+@contextmanager
+def reading(model: SentenceTransformer, limit: int | None) -> Iterator[None]:
+    """``model`` reads at most ``limit`` tokens of a text (None: as many as ever) inside the block, and as before
+    after it. A limit that it has already stays where it is smaller."""
+    before = token_limit(model)
+    if limit is None or (before is not None and before <= limit):
+        yield
+        return
+    static = is_static(model)
+    kept: Any = model.tokenizer.truncation if static else model.max_seq_length
+    most = None if static else _positions(model)
+    set_token_limit(model, limit if most is None else min(limit, most))
+    try:
+        yield
+    finally:
+        if not static:
+            model.max_seq_length = kept
+        elif kept is None:
+            model.tokenizer.no_truncation()
+        else:
+            model.tokenizer.enable_truncation(**kept)
 
 
 def _positions(model: SentenceTransformer) -> int | None:

@@ -48,6 +48,11 @@ class RecipeRun:
     others: Callable[[], Mapping[str, TextTraining]] = dict
 
 
+def recommended(run: RecipeRun) -> dict[str, Any]:
+    """The settings that the recipe sets, without the length of a text, which is for training alone."""
+    return {name: value for name, value in run.training.settings.items() if name != "max_length"}
+
+
 def complete(name: str, training: TextTraining, given: Mapping[str, Any]) -> dict[str, Option]:
     """All options of a recipe called ``name``: what is ``given``, and the defaults of the rest.
 

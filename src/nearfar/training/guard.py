@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from nearfar.contrast.temperature import Temperature
 from nearfar.errors import TrainingError
 from nearfar.training import processes
 from nearfar.training.method import ContrastiveMethod
@@ -117,7 +118,7 @@ def _hint(trainer: Trainer) -> str:
     rate = trainer.optimizer.param_groups[0]["lr"] if trainer.optimizer is not None else trainer.args.learning_rate
     parts = [f"lower the learning rate (it was {rate:.2g})"]
     temperature = getattr(getattr(trainer.method, "objective", None), "temperature", None)
-    if temperature is not None:
+    if isinstance(temperature, Temperature):
         parts.append(f"raise the temperature (it was {temperature.value:.2g})")
     if trainer.args.fp16:
         parts.append("use bf16 or fp32 instead of fp16")

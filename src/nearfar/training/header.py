@@ -48,7 +48,10 @@ def _encoder(run: Prepared) -> str:
 
     count = sum(parameter.numel() for parameter in run.encoder.parameters())
     kind = "static" if is_static(run.encoder) else type(run.encoder[0]).__name__.lower()
-    return f"{kind}, {count / 1e6:.1f} million parameters, {dimension_of(run.encoder)} dimensions"
+    text = f"{kind}, {count / 1e6:.1f} million parameters, {dimension_of(run.encoder)} dimensions"
+    if run.resolved.max_length is not None:
+        text += f"; training reads {run.resolved.max_length} tokens of a text, as the paper does (--max-length)"
+    return text
 
 
 def _contrast(run: Prepared) -> list[str]:

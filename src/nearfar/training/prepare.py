@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,11 @@ import torch
 from nearfar.errors import DataError, ModelError, UsageError
 from nearfar.negatives import Batches, LabelBatches, NoDuplicateBatches, OrderedBatches
 from nearfar.objectives import Objective, ProxyObjective
-from nearfar.training import by_recipe, chunking, processes
+from nearfar.training import by_recipe, processes
 from nearfar.training.by_recipe import RecipeRun
 from nearfar.training.chunking import Chunking
 from nearfar.training.loading import TextBatches
+from nearfar.training.resolved import Resolved, resolve, training_length
 from nearfar.training.settings import NOT_OF_THE_RUN, TrainingSettings
 from nearfar.training.shapes import KINDS, check_fit
 
@@ -30,32 +30,6 @@ if TYPE_CHECKING:
 
     from nearfar.data import DataCheck, Examples, RetrievalSet
     from nearfar.training.evaluating import Judge
-
-LOG_LINES = 200
-EVALUATIONS = 3
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """Settings whose value depends on encoder and data, as they are used."""
-
-    batch_size: int
-    steps: int
-    batches_per_epoch: int
-    learning_rate: float
-    objective_learning_rate: float
-    warmup_steps: int
-    max_gradient_norm: float
-    precision: str
-    evaluate_every: int
-    log_every: int
-    chunking: Chunking
-    options: dict[str, Any] = field(default_factory=dict)
-    """Of the recipe, complete."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {**self.__dict__, "chunking": self.chunking.to_dict()}
 
 
 @dataclass
@@ -162,7 +136,7 @@ def prepare(
     seed_everything(settings.seed)
     objective: Objective | None = None
     if recipe is not None:
-        settings = settings.filled(recipe.training.settings)
+        settings = settings.filled(by_recipe.recommended(recipe))
         by_recipe.check_processes(recipe)
         by_recipe.check_shape(recipe, examples.shape)
     else:
@@ -181,21 +155,23 @@ def prepare(
         make_proxies(objective, examples, dimension_of(encoder), settings.seed)
     static = is_static(encoder)
     batch_size = settings.batch_size or (1024 if static else 64)
-    check = data.check(
-        examples,
-        batch_size=batch_size,
-        evaluation=evaluation,
-        token_lengths=encoders.token_lengths(encoder),
-        token_limit=encoders.token_limit(encoder),
-    )
-    check.raise_on_errors()
-    if settings.strict:
-        check.raise_if_strict()
-    batches = make_batches(settings, examples, objective, batch_size, recipe)
-    unique = isinstance(batches, NoDuplicateBatches)
-    texts = TextBatches(encoder, examples, unique=unique)
+    length = training_length(settings, recipe, resolved)
+    with encoders.reading(encoder, length):
+        check = data.check(
+            examples,
+            batch_size=batch_size,
+            evaluation=evaluation,
+            token_lengths=encoders.token_lengths(encoder),
+            token_limit=encoders.token_limit(encoder),
+        )
+        check.raise_on_errors()
+        if settings.strict:
+            check.raise_if_strict()
+        batches = make_batches(settings, examples, objective, batch_size, recipe)
+        texts = TextBatches(encoder, examples, unique=isinstance(batches, NoDuplicateBatches))
     known = Chunking(**resolved["chunking"]) if resolved is not None else None
-    chosen = _resolve(settings, static, encoder, batches, texts, known, recipe)
+    chosen = resolve(settings, static, encoder, batches, texts, known, recipe)
+    chosen = replace(chosen, max_length=length)
     texts.chunk_size = chosen.chunking.size
     return Prepared(
         settings=settings,
@@ -329,64 +305,6 @@ def _device(settings: TrainingSettings) -> torch.device:
     if settings.device is not None:
         return torch.device(settings.device)
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def _resolve(
-    settings: TrainingSettings,
-    static: bool,
-    encoder: SentenceTransformer,
-    batches: Batches,
-    texts: TextBatches,
-    known: Chunking | None,
-    recipe: RecipeRun | None,
-) -> Resolved:
-    per_epoch = len(batches)
-    epochs = settings.epochs if settings.epochs is not None else (4.0 if static else 1.0)
-    steps = settings.steps if settings.steps is not None else max(1, math.ceil(epochs * per_epoch))
-    rate = settings.learning_rate if settings.learning_rate is not None else (2e-2 if static else 2e-5)
-    norm = settings.max_gradient_norm if settings.max_gradient_norm is not None else (0.0 if static else 1.0)
-    precision = settings.precision
-    if precision == "auto":
-        half = encoder.device.type == "cuda" and not static and torch.cuda.is_bf16_supported()
-        precision = "bf16" if half else "fp32"
-    if precision == "fp16" and encoder.device.type != "cuda":
-        raise UsageError("fp16 needs a GPU", where="--precision fp16", hint="use fp32 or bf16")
-    every = settings.evaluate_every or max(1, min(per_epoch, math.ceil(steps / EVALUATIONS)))
-    return Resolved(
-        batch_size=batches.batch_size,
-        steps=steps,
-        batches_per_epoch=per_epoch,
-        learning_rate=rate,
-        objective_learning_rate=settings.objective_learning_rate or max(rate, 1e-3),
-        warmup_steps=round(settings.warmup * steps),
-        max_gradient_norm=norm,
-        precision=precision,
-        evaluate_every=every,
-        log_every=settings.log_every or max(1, steps // LOG_LINES),
-        chunking=known or _chunking(settings, encoder, batches, texts, recipe, half=precision != "fp32"),
-        options=dict(recipe.options) if recipe is not None else {},
-    )
-
-
-def _chunking(
-    settings: TrainingSettings,
-    encoder: SentenceTransformer,
-    batches: Batches,
-    texts: TextBatches,
-    recipe: RecipeRun | None,
-    *,
-    half: bool,
-) -> Chunking:
-    if recipe is not None and not recipe.training.cached:
-        if settings.chunk_size is not None:
-            raise UsageError(
-                f"{recipe.id} needs more of a text than its embedding, so gradients cannot be cached in chunks",
-                where="--chunk-size",
-                hint="leave it out; where memory does not suffice, take a smaller --batch-size or --max-length",
-            )
-        return Chunking(None, False, f"{recipe.id} needs more of a text than its embedding")
-    count = texts.texts_per_row * math.ceil(batches.batch_size / processes.world_size())
-    return chunking.choose(encoder, texts.tokens.lengths, count, chunk_size=settings.chunk_size, half=half)
 
 
 def _describe_data(

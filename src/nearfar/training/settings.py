@@ -47,8 +47,8 @@ class TrainingSettings:
     ``max_gradient_norm``       no clipping                                       1 (as in transformers)
     ==========================  ================================================  =====================================
 
-    A recipe (``recipe``) sets some of these and ``max_length``, ``warmup``, ``schedule``, ``weight_decay`` as its paper
-    does; what is given here stands before it.
+    A recipe (``recipe``) sets some of these and ``warmup``, ``schedule``, ``weight_decay`` as its paper does; what is
+    given here stands before it.
 
     Data:
         data: file, folder or list of files to train on (see :func:`nearfar.data.read`); None when examples are given.

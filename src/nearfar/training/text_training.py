@@ -63,7 +63,8 @@ class TextTraining:
         options: the recipe's options and their defaults (``--set name=value``); types follow from the defaults.
         settings: defaults of :class:`~nearfar.training.TrainingSettings` that the paper sets (learning_rate,
             batch_size, max_length, epochs, objective_learning_rate, warmup, schedule, weight_decay); what the user sets
-            stands before them.
+            stands before them. ``max_length`` is for training alone: the exported encoder reads as much of a text as it
+            did before.
         needs: what the encoder must have.
         cached: whether a batch may be embedded in chunks with cached gradients: the loss is a function of the
             embeddings of its texts alone.
