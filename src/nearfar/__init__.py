@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "claims",
+    "classify",
     "compare",
     "contrast",
     "data",
@@ -34,6 +35,7 @@ _ROOMS = (
 
 if TYPE_CHECKING:
     from nearfar import claims as claims
+    from nearfar import classify as classify
     from nearfar import compare as compare
     from nearfar import contrast as contrast
     from nearfar import data as data

@@ -13,17 +13,19 @@ from nearfar.cli.app import app
 
 @app.command("report")
 def report(
-    run: Annotated[Path, typer.Argument(help="A folder that `nearfar train` or `nearfar compare` wrote.")],
+    run: Annotated[Path, typer.Argument(help="A folder that `nearfar train`, `compare` or `classify` wrote.")],
     as_json: options.Json = False,
 ) -> None:
-    """Write the report.html of a run or a comparison: one self-contained page that opens without a network.
+    """Write the report.html of a run, a comparison or a classification: one self-contained page, for no network.
 
     Example: `nearfar report runs/mine`
     """
     from nearfar import report as pages
-    from nearfar.report import comparison
+    from nearfar.report import classification, comparison
 
-    written = comparison.write(run) if comparison.is_comparison(run) else pages.write(run)
+    kinds = ((comparison.is_comparison, comparison.write), (classification.is_classification, classification.write))
+    write = next((write for is_kind, write in kinds if is_kind(run)), pages.write)
+    written = write(run)
     if as_json:
         console.emit_json({"report": str(written)})
     else:
