@@ -186,6 +186,8 @@ def counted(share: float, words: int) -> int:
 
 def core(word: str) -> tuple[str, str, str]:
     """What stands before a word, the word, and what stands after it: ``'("Well,'`` is ``'("'``, ``'Well'``, ``','``."""
+    if word.isalnum():
+        return "", word, ""
     found = _EDGES.match(word)
     assert found is not None
     return found[1], found[2], found[3]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nearfar.encoders.discriminator import Generator, fill_in
-from nearfar.encoders.masked_language import SHARE, is_word, mask_tokens
+from nearfar.encoders.masked_language import SHARE, is_word
 from nearfar.encoders.states import SpecialTokens
 from nearfar.errors import ModelError
 from nearfar.views.base import uniform
@@ -23,20 +23,20 @@ from nearfar.views.text.token_operations import TokenOperation, closed_up
 class MaskWords(IdsView):
     """Every word [MASK] with probability ``share``, by itself: masks and nothing else, no random words (BERT's share).
 
-    Arguments: ``special``: whose ``mask`` is put; ``share``: default 0.15; ``p``: share of the sentences that are
-    changed, default 1. Raises :class:`~nearfar.errors.ModelError` for a vocabulary without [MASK].
+    Arguments: ``share``: a number or a range drawn for each text, default 0.15; ``special``: whose ``mask`` is put;
+    ``p``: share of the sentences that are changed, default 1. Raises :class:`~nearfar.errors.ModelError` for a
+    vocabulary without [MASK].
     """
 
-    def __init__(self, share: float = SHARE, *, special: SpecialTokens, p: float = 1.0) -> None:
+    def __init__(self, share: float | tuple[float, float] = SHARE, *, special: SpecialTokens, p: float = 1.0) -> None:
         super().__init__(share, padding=special.padding, p=p)
-        self.special = special
-        mask_of(special)
+        self.special, self.mark = special, mask_of(special)
 
     def change(self, items: Tensor, generator: torch.Generator | None) -> Tensor:
-        masked, _ = mask_tokens(
-            items, self.special, vocabulary=0, share=self.share[0], masked=1.0, random=0.0, generator=generator
-        )
-        return masked
+        low, high = self.share
+        share = uniform(len(items), 1, low=low, high=high, generator=generator)
+        drawn = uniform(*items.shape, generator=generator) < share
+        return items.masked_fill(is_word(items, self.special) & drawn.to(items.device), self.mark)
 
 
 class MaskSpan(TokenOperation):

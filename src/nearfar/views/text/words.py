@@ -202,7 +202,7 @@ class TfIdfReplacement(WordView):
             words = [core(word)[1].lower() for word in text.split()]
             words = [word for word in words if word]
             frequency.update(words)
-            documents.update(set(words))
+            documents.update(dict.fromkeys(words, 1))
             count += 1
         return cls(documents, max(count, 1), frequency=frequency, rate=rate, p=p)
 
