@@ -32,6 +32,18 @@ def rank_correlation(first: Array, second: Array) -> float:
     return float(spearmanr(one, other).statistic)
 
 
+def partial_rank_correlation(first: Array, second: Array, given: Array) -> float:
+    """Spearman's correlation of ``first [n]`` and ``second [n]`` beyond what ``given [n]`` explains of both.
+
+    ``(r_12 - r_13 r_23) / sqrt((1 - r_13^2) (1 - r_23^2))`` of rank correlations, in [-1, 1]; 0 where ``given``
+    explains one of them wholly. Raises :class:`~nearfar.errors.DataError` as :func:`rank_correlation` does.
+    """
+    both = rank_correlation(first, second)
+    one, other = rank_correlation(first, given), rank_correlation(second, given)
+    left = max((1 - one**2) * (1 - other**2), 0.0) ** 0.5
+    return 0.0 if left < 1e-12 else float(np.clip((both - one * other) / left, -1, 1))
+
+
 def distance_order(embeddings: Array, labels: Array) -> float:
     """Spearman's rank correlation of ``|y_i - y_j|`` and ``1 - cosine(z_i, z_j)`` over all pairs ``i < j``.
 
