@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from nearfar.classify.model import LinearClassifier, TextClassifier
+from nearfar.classify.model import TextClassifier
 from nearfar.classify.run import Classified, classify
 from nearfar.classify.settings import BASELINES, ClassifySettings
 
@@ -20,7 +20,6 @@ __all__ = [
     "BASELINES",
     "Classified",
     "ClassifySettings",
-    "LinearClassifier",
     "TextClassifier",
     "classify",
 ]

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nearfar.classify.model import LinearClassifier, TextClassifier, logistic_regression
+from nearfar.classify.model import TextClassifier
 from nearfar.classify.settings import LINEAR_HEAD, SETFIT, UNTUNED, ClassifySettings
+from nearfar.encoders.linear_classifier import LinearClassifier, logistic_regression
 from nearfar.errors import MissingExtraError, TrainingError
 from nearfar.training import TrainingSettings
 from nearfar.training.by_recipe import RecipeRun, complete

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nearfar.classify.model import PENALTY
+from nearfar.encoders.linear_classifier import PENALTY
 from nearfar.errors import UsageError
 from nearfar.negatives.label_pairs import STRATEGIES
 
