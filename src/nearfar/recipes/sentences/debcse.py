@@ -145,8 +145,8 @@ RECIPE = Recipe(
     ],
     experiment=experiment,
     sabotage="candidates are drawn evenly, without regard to meaning or propensity",
-    not_asserted="The paper's figures (STS average 80.3, BERT). The claim fails here, over seeds 0 to 4: the draws do what "
-    "they are for (positives look less alike by 0.046, negatives more by 0.050) and length bias falls by "
+    not_asserted="The paper's figures (STS average 80.3, BERT). The claim fails here, over seeds 0 to 4: the draws do "
+    "what they are for (positives look less alike by 0.046, negatives more by 0.050) and length bias falls by "
     "0.048, but Spearman falls by 0.047 too, and false negatives, 0.2 to 0.3 % of random draws, are not "
     "fewer. No mistake was found: the reference, SimCSE on sentences that are mostly function words, knows "
     "too little of meaning (Spearman 0.18). In seed 0 drawn positives say the same in 0.47 of four slots, "
