@@ -12,4 +12,5 @@ import nearfar.cli.recipes
 import nearfar.cli.report
 import nearfar.cli.reproduce
 import nearfar.cli.search
-import nearfar.cli.train  # noqa: F401
+import nearfar.cli.train
+import nearfar.cli.views  # noqa: F401

@@ -89,8 +89,8 @@ RECIPE = Recipe(
     sabotage="labels that are words of another text, as where texts and labels are shuffled apart",
     not_asserted="That words which the text holds must not be negatives: kept as negatives they did no harm in a trial "
     "of this size (1.0 as well). Better results on rare classes and with few examples than a large pretrained model "
-    "has (CLESS) are not measured. The survey's table names families of methods; those with a recipe here are the other "
-    "recipes of this wing and the objectives they are made of, energy-based language models are none of them.",
+    "has (CLESS) are not measured. The survey's table names families of methods; those with a recipe here are the "
+    "other recipes of this wing and the objectives they are made of, energy-based language models are none of them.",
     verified="abstracts of both versions read; table and formulas as far as known",
     weak=True,
     training=TextTraining(

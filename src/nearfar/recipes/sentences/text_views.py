@@ -60,7 +60,9 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         NO_NOT: text.get("stop-words", stop_words=["not"], p=0.5),
     }
     if not sabotage:
-        views |= {DROPOUT: text.get("identity"), DELETION: text.get("deletion", 0.3)}
+        views[DROPOUT] = text.get("identity")
+    if scale == "full":
+        views[DELETION] = text.get("deletion", 0.3)
     return {name: measured(view) for name, view in views.items()}
 
 
@@ -86,9 +88,9 @@ RECIPE = Recipe(
     "words, in random order; half of them hold the word not. The encoder is a table of vectors in 32 dimensions, their "
     "mean and dropout 0.1, the same start for every view; InfoNCE at 0.1 on 4,000 sentences, Adam at 0.002, 400 steps "
     "of 128. Both views are drawn by the same transformation: none but dropout; half of the words replaced by "
-    "synonyms; the word not left out of half of the texts, as a list of stop words that holds it would do; words left "
-    "out at a rate of 0.3. Logistic regression on 200 labelled sentences, judged on 2,000 fresh ones (chance: 1/8 of "
-    "the topics, 1/2 of negation).",
+    "synonyms; the word not left out of half of the texts, as a list of stop words that holds it would do; at the full "
+    "scale also words left out at a rate of 0.3. Logistic regression on 200 labelled sentences, judged on 2,000 fresh "
+    "ones (chance: 1/8 of the topics, 1/2 of negation).",
     statements=[
         Statement(NEGATION, NO_NOT, 0.55, "lower", because="0.49 in a trial, where dropout alone had 0.77"),
         Statement(NEGATION, SYNONYM, 0.75, because="0.81 in a trial"),
@@ -96,10 +98,13 @@ RECIPE = Recipe(
     ],
     experiment=experiment,
     sabotage="one transformed copy that serves as both views, so that both are the same but for dropout",
-    not_asserted="Which transformation is best: deletion finds the topic as well as synonyms do here and keeps "
-    "less of negation, as the measures say; in real sentences order and single words count for more. The review's own "
-    "table, its tasks (STS, SentEval, GLUE) and the figures it reports are not repeated. Back-translation, paraphrase "
-    "and other views by a model need a model of yours.",
+    not_asserted="Which transformation is best: words left out at a rate of 0.3 found every topic and cost some of "
+    "negation (0.65 where dropout alone had 0.71 and synonyms 0.88); in real sentences order and single words count "
+    "for more. That leaving out not brings negation down to chance: 0.525 over seeds 0 to 4, below the 0.55 that a "
+    "trial of one seed had set, but the interval touched it (0.495 to 0.555), and it is left so: where a view of a text "
+    "holds not, the other is likelier to hold it, so that a little remains to be learned. The review's own table, its "
+    "tasks (STS, SentEval, GLUE) and the figures it reports are not repeated. Back-translation, paraphrase and other "
+    "views by a model need a model of yours.",
     verified="abstract and framework read; rules and usual settings of the transformations from the papers they are "
     "named after, as far as known, not from the review's table",
     weak=True,
