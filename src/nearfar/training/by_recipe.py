@@ -26,8 +26,8 @@ NEEDS: dict[Need, str] = {
 
 
 _COLUMNS = {
-    "documents": "documents are read from columns text and document: --columns text=...,document=...; from plain text by "
-    "--columns text,document=blank-line (blank lines end them) or document=file (each file is one)",
+    "documents": "documents are read from columns text and document: --columns text=...,document=...; from plain text "
+    "by --columns text,document=blank-line (blank lines end them) or document=file (each file is one)",
     "captions": "captions are read from columns text and image: --columns text=...,image=...",
     "domains": "domains are read from columns text, label and domain: --columns text=...,label=...,domain=...",
 }
