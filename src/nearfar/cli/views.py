@@ -121,10 +121,7 @@ def _page(entry: Entry) -> None:
         ("does", entry.rule),
         ("usual", entry.usual),
         ("after", entry.source),
-        (
-            "gives",
-            {"positive": "a text of the same meaning", "negative": "a hard negative"}.get(entry.gives, entry.gives),
-        ),
+        ("gives", gives.get(entry.gives, entry.gives)),
         ("needs", ", ".join(entry.needs)),
         ("strength", f"{entry.strength}, as in {entry.name}:{entry.strength.upper()}" if entry.strength else ""),
     ]

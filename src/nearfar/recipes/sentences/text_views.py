@@ -101,10 +101,10 @@ RECIPE = Recipe(
     not_asserted="Which transformation is best: words left out at a rate of 0.3 found every topic and cost some of "
     "negation (0.65 where dropout alone had 0.71 and synonyms 0.88); in real sentences order and single words count "
     "for more. That leaving out not brings negation down to chance: 0.525 over seeds 0 to 4, below the 0.55 that a "
-    "trial of one seed had set, but the interval touched it (0.495 to 0.555), and it is left so: where a view of a text "
-    "holds not, the other is likelier to hold it, so that a little remains to be learned. The review's own table, its "
-    "tasks (STS, SentEval, GLUE) and the figures it reports are not repeated. Back-translation, paraphrase and other "
-    "views by a model need a model of yours.",
+    "trial of one seed had set, but the interval touched it (0.495 to 0.555), and it is left so: where a view of a "
+    "text holds not, the other is likelier to hold it, so that a little remains to be learned. The review's own table, "
+    "its tasks (STS, SentEval, GLUE) and the figures it reports are not repeated. Back-translation, paraphrase and "
+    "other views by a model need a model of yours.",
     verified="abstract and framework read; rules and usual settings of the transformations from the papers they are "
     "named after, as far as known, not from the review's table",
     weak=True,
