@@ -27,10 +27,10 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     drawn = grammar.draw(SENTENCES, generator=torch.Generator().manual_seed(_TRAINING + seed), named=0.05)
     ids = grammar.ids(drawn.texts)
     corpus = ids[ids != 0]
-    items = at(scale, smoke=100, quick=HELD_OUT, full=10_000)
+    items = at(scale, smoke=500, quick=HELD_OUT, full=10_000)
     judged = grammar.draw(items, generator=torch.Generator().manual_seed(_HELD_OUT + seed))
     fresh, names = grammar.ids(judged.texts), grammar.ids(grammar.names)
-    all_steps = at(scale, smoke=2, quick=1200, full=3000)
+    all_steps = at(scale, smoke=50, quick=1200, full=3000)
 
     def accuracy(*, steps: int = all_steps, negatives: int = 20) -> dict[str, float]:
         objective = BinaryNCE()

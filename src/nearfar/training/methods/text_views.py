@@ -32,15 +32,15 @@ from nearfar.views.text.token_operations import similar_tokens
 OPTIONS: Mapping[str, Option] = {
     "view1": "identity",
     "view2": "repetition",
-    "negative": "",
-    "pairs": "",
+    "negative": "none",
+    "pairs": "none",
     "objective": "info-nce",
     "temperature": 0.05,
-    "thesaurus": "",
-    "antonyms": "",
-    "model": "",
-    "there": "",
-    "back": "",
+    "thesaurus": "none",
+    "antonyms": "none",
+    "model": "none",
+    "there": "none",
+    "back": "none",
 }
 """Options of :class:`TextViews`."""
 
@@ -62,7 +62,7 @@ class TextViews(TextMethod):
     distributed = True
 
     def __init__(self, setting: TextSetting) -> None:
-        options = {name: setting.options.get(name, default) for name, default in OPTIONS.items()}
+        options = {name: "" if value == "none" else value for name, value in setting.options.items()}
         super().__init__(setting, _objective(str(options["objective"]), float(options["temperature"])))
         resources = _resources(setting, options)
         self.split = Side(str(options["pairs"]), resources, pairs=True).pairs if options["pairs"] else None
