@@ -15,7 +15,7 @@ from nearfar.training.methods.text_labels import OPTIONS, TextLabels
 from nearfar.training.steps import random_batches, seeded, train_steps
 from nearfar.training.text_training import TextTraining
 
-ACCURACY = "zero-shot accuracy"
+ACCURACY, LEAD = "zero-shot accuracy", "logit of the own name above the mean"
 METHOD, WITHOUT, UNTRAINED = "text-word contrast", "no negatives", "untrained"
 SENTENCES, HELD_OUT, DIMENSION = 4000, 2000, 32
 _TRAINING, _HELD_OUT = 5_000_011, 1_000_003
@@ -27,10 +27,10 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     drawn = grammar.draw(SENTENCES, generator=torch.Generator().manual_seed(_TRAINING + seed), named=0.05)
     ids = grammar.ids(drawn.texts)
     corpus = ids[ids != 0]
-    items = at(scale, smoke=500, quick=HELD_OUT, full=10_000)
+    items = at(scale, smoke=100, quick=HELD_OUT, full=10_000)
     judged = grammar.draw(items, generator=torch.Generator().manual_seed(_HELD_OUT + seed))
     fresh, names = grammar.ids(judged.texts), grammar.ids(grammar.names)
-    all_steps = at(scale, smoke=50, quick=1200, full=3000)
+    all_steps = at(scale, smoke=2, quick=1200, full=3000)
 
     def accuracy(*, steps: int = all_steps, negatives: int = 20) -> dict[str, float]:
         objective = BinaryNCE()
@@ -51,7 +51,11 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
             train_steps(loss, [encoder, matcher], random_batches(SENTENCES, 64, steps, generator))
         with torch.no_grad():
             logit = matcher.eval()(encoder.eval()(fresh)[:, None], encoder(names)[None])
-        return {ACCURACY: float((logit.argmax(1) == judged.topic).double().mean())}
+        own = logit.gather(1, judged.topic[:, None]).mean()
+        return {
+            ACCURACY: float((logit.argmax(1) == judged.topic).double().mean()),
+            LEAD: float(own - logit.mean()),
+        }
 
     if sabotage:
         return {METHOD: accuracy()}
