@@ -90,3 +90,29 @@ def test_the_options_are_those_of_the_pairs(folder: Path) -> None:
     assert len(unbounded.pairs) == 2 * 3 * 28  # eight texts of each of three labels
     _, _, older = made(label_pairs.TRAINING, folder, iterations=2)
     assert len(older.pairs) == 2 * 2 * 24
+
+
+def test_training_by_the_recipe_end_to_end(folder: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from nearfar import training
+
+    output = tmp_path / "run"
+    settings = training.TrainingSettings(
+        output=str(output),
+        encoder=str(folder),
+        recipe="setfit",
+        parameters={"pairs": 64},
+        batch_size=16,
+        learning_rate=5e-3,
+        hold_out=0.3,
+        general_check=False,
+        device="cpu",
+    )
+    run = training.train(settings, examples=labelled(60))
+    assert run.steps == 8  # 64 pairs, eight a step, one epoch
+    assert run.after["knn_accuracy"]["value"] >= run.before["knn_accuracy"]["value"]
+    exported = SentenceTransformer(str(output / "model"), device="cpu")
+    assert exported.encode(["kab kad"]).shape == (1, 16)
+    again = training.train(training.TrainingSettings(output=str(output), resume=True))
+    assert again.after == run.after
