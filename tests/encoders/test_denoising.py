@@ -87,7 +87,8 @@ def test_the_loss_and_the_share_restored() -> None:
     torch.testing.assert_close(restoration_loss(logits, ids), torch.stack(costs).mean())
     assert float(restoration_loss(logits[:0], ids[:0])) == 0
     right = sum(int(logits[k].argmax()) == int(ids[k]) for k in range(7))
-    assert restored_share(logits, ids) == pytest.approx(right / 7)
+    assert float(restored_share(logits, ids)) == pytest.approx(right / 7)
+    assert float(restored_share(logits[:0], ids[:0])) == 0
 
 
 def test_sizes_that_do_not_fit() -> None:

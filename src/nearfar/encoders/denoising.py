@@ -66,6 +66,6 @@ def restoration_loss(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def restored_share(logits: Tensor, ids: Tensor) -> float:
-    """The share, in [0, 1], of k tokens ``ids [k]`` that are the likeliest of ``logits [k, vocabulary]``."""
-    return float((logits.argmax(-1) == ids).float().mean())
+def restored_share(logits: Tensor, ids: Tensor) -> Tensor:
+    """The share, in [0, 1], of k tokens ``ids [k]`` that are the likeliest of ``logits [k, vocabulary]``; a scalar."""
+    return (logits.argmax(-1) == ids).sum() / max(len(ids), 1)

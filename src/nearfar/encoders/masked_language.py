@@ -251,3 +251,24 @@ def embedding_table(encoder: SentenceTransformer) -> nn.Parameter:
         raise ModelError("the encoder begins with no transformer, and only such predict tokens")
     table: nn.Parameter = model.get_input_embeddings().weight
     return table
+
+
+def same_tokens(encoder: SentenceTransformer, folder: str | os.PathLike[str]) -> bool:
+    """Whether the model in ``folder`` has the tokens of ``encoder`` under the same ids.
+
+    Raises ModelError where the folder has no tokenizer that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    from nearfar.encoders.abilities import transformer_folder
+
+    place = transformer_folder(Path(folder))
+    auto: Any = AutoTokenizer
+    try:
+        other = auto.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a damaged file makes the library raise
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise ModelError(f"the tokenizer cannot be read: {reason}", where=str(place)) from error
+    mine: dict[str, int] = encoder.tokenizer.get_vocab()
+    theirs: dict[str, int] = other.get_vocab()
+    return mine == theirs
