@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,12 @@ def test_a_side_puts_strings_first() -> None:
 
 def test_the_page_holds_the_catalogue() -> None:
     assert table() in DOCS.read_text(encoding="utf-8"), "docs/text-views.md holds another table than the registry"
+
+
+def test_the_example_of_the_page_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 1
+    exec(compile(blocks[0], str(DOCS), "exec"), {})
 
 
 # -- a look at them ---------------------------------------------------------------------------------------------------
