@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nearfar.contrast.engine import DENSE_LIMIT
-from nearfar.negatives import LabelBatches, NoDuplicateBatches, OrderedBatches
+from nearfar.negatives import LabelBatches, LabelPairBatches, NoDuplicateBatches, OrderedBatches
 from nearfar.objectives import Objective, ProxyObjective
 from nearfar.training import processes
 from nearfar.training.results import checks_generally
@@ -40,6 +40,8 @@ def _batches(run: Prepared) -> str:
         return text + "; every class in a batch has at least 2 rows"
     if isinstance(run.batches, OrderedBatches):
         return text + "; the rows of a batch follow each other in one document"
+    if isinstance(run.batches, LabelPairBatches):
+        return text + f"; {len(run.batches.pairs):,} pairs, two rows each"
     return text
 
 
