@@ -54,6 +54,22 @@ class Prefix(nn.Module):
         return [(layer[:, :, 0], layer[:, :, 1]) for layer in drawn.unbind(2)]
 
 
+class Prefixed(nn.Module):
+    """An encoder of tokens with a prefix, ``ids [n, L] -> [n, d]``: the two as one module.
+
+    For a user's transformer see :func:`~nearfar.encoders.prefix_transformer.add_prefix`.
+    """
+
+    def __init__(self, encoder: nn.Module, prefix: Prefix) -> None:
+        super().__init__()
+        self.encoder, self.prefix = encoder, prefix
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        encoder: Any = self.encoder
+        pooled: Tensor = encoder.pool(encoder.states(ids, mask, prefix=self.prefix(len(ids))))
+        return pooled
+
+
 def before(keys: Tensor, values: Tensor, prefix: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """``keys, values [n, heads, L, width]`` of a layer with its ``prefix [n, P, heads * width]`` in front of them."""
     n, heads, _, width = keys.shape

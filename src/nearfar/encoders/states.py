@@ -43,6 +43,14 @@ class TokenStates:
         peak = values.masked_fill(~self.mask[..., None], -torch.inf).amax(1)
         return torch.where(self.mask.any(1)[:, None], peak, 0)
 
+    def maps(self, layers: Sequence[int]) -> Tensor:
+        """The attention maps of ``layers`` (counted from 0), ``[n, layers, heads, L, L]``; 0 in the rows of padding,
+        where a model computes something without a meaning. Raises ValueError where none were asked for."""
+        if self.attentions is None:
+            raise ValueError("the pass was made without attention maps")
+        chosen = torch.stack([self.attentions[layer] for layer in layers], 1)
+        return chosen.masked_fill(~self.mask[:, None, None, :, None], 0)
+
 
 @dataclass(frozen=True)
 class SpecialTokens:

@@ -82,6 +82,14 @@ class MiCSE(ViewObjective):
 
     def attention_term(self, one: Tensor, other: Tensor) -> Tensor:
         """``-mean(I) f^2`` of the maps of the two views."""
+        rho, share = self.correlations(one, other)
+        if not len(rho):
+            return (one.sum() + other.sum()) * 0.0
+        information = -0.5 * (1 - rho.square().clamp(max=1 - 1e-6)).log()
+        return -information.mean() * (share**2 + self.scale_offset)
+
+    def correlations(self, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """The rho ``[m]`` of the vectors that count, none where there are too few entries for any, and f."""
         one, other = (_by_parity(at_least_float32(maps)) for maps in (one, other))
         valid = (one > 0) & (other > 0)
         enough = valid.sum(1) >= self.samples
@@ -90,17 +98,16 @@ class MiCSE(ViewObjective):
             one, other, valid = one[enough], other[enough], valid[enough]
         else:
             samples = int(valid.sum(1).min())
-        share = valid.to(one.dtype).mean() ** 2 + self.scale_offset
+        share = valid.to(one.dtype).mean()
         if samples < 2:  # a correlation needs two entries
-            return (one.sum() + other.sum()) * 0.0
+            return one.new_zeros(0), share
         drawn = torch.rand(
             valid.shape, generator=self.generator, device=valid.device if self.generator is None else None
         )
         chosen = drawn.to(valid.device).masked_fill(~valid, -1).topk(samples, 1).indices
         logs = [maps.gather(1, chosen).log() for maps in (one, other)]
         x, y = (normalize(values - values.mean(1, keepdim=True)) for values in logs)
-        rho = (x * y).sum(1)
-        return 0.5 * (1 - rho.square().clamp(max=1 - 1e-6)).log().mean() * share
+        return (x * y).sum(1), share
 
 
 def _by_parity(maps: Tensor) -> Tensor:
