@@ -99,8 +99,8 @@ RECIPE = Recipe(
     sabotage="sentences shuffled before they are put into batches",
     not_asserted="The paper's figures (two GRUs of 1,200 units on 46 million sentences of books; better than "
     "skip-thoughts on seven tasks) and its training time, an order of magnitude below that of models that generate the "
-    "neighbours: no such model is trained here. For a pretrained transformer, g is dropped after training and cosines "
-    "over 0.05 take the place of dot products (--set encoders, score, temperature); both are ours.",
+    "neighbours: no such model is trained here. On a user's texts cosines over 0.05 take the place of dot products "
+    "(--set score=dot: the paper's), and of a transformer f alone is exported; both are ours.",
     verified="objective, batches and encoders read in the official code; recorded numbers of an independent "
     "computation of what that code states are matched by the tests",
     build=QuickThoughts,

@@ -26,7 +26,7 @@ QUICK_THOUGHTS: Mapping[str, Option] = {
     "window": 1,
     "boundaries": True,
     "encoders": "auto",
-    "score": "auto",
+    "score": "cosine",
     "temperature": 0.0,
 }
 """Options of :class:`ContextPrediction`."""
@@ -46,9 +46,9 @@ class ContextPrediction(TextMethod):
             first half of the encoder's dimensions and g the second, and all of it is exported, as the paper
             concatenates the two. The halves of a static encoder are two encoders that share nothing; those of a
             transformer share its layers. "auto" (default): halves of a static encoder, else two.
-        score: "dot" (the paper's), "cosine", or "auto" (default): dot where the encoder is static, else cosine, because
-            the vectors of a pretrained transformer are so long that the softmax of their dot products is saturated.
-        temperature: 0 (default) means 1 for dot products (the paper's) and 0.05 for cosines.
+        score: "cosine" (default) or "dot" (the paper's, for encoders that are trained from the start: the vectors of a
+            pretrained one are so long that the softmax of their dot products is saturated).
+        temperature: 0 (default) means 0.05 for cosines and 1 for dot products (the paper's).
 
     Raises UsageError for options that do not exist, and for halves of an odd dimension.
     """
@@ -56,9 +56,11 @@ class ContextPrediction(TextMethod):
     distributed = True
 
     def __init__(self, setting: TextSetting) -> None:
-        options, simple = setting.options, is_static(setting.encoder)
-        encoders = _chosen(options, "encoders", ("two", "halves"), "halves" if simple else "two")
-        score = _chosen(options, "score", tuple(_TEMPERATURES), "dot" if simple else "cosine")
+        options = setting.options
+        encoders = _chosen(options, "encoders", ("auto", "two", "halves"))
+        if encoders == "auto":
+            encoders = "halves" if is_static(setting.encoder) else "two"
+        score = _chosen(options, "score", tuple(_TEMPERATURES))
         temperature = float(options["temperature"]) or _TEMPERATURES[score]
         super().__init__(setting, QuickThoughts(int(options["window"]), score=score, temperature=temperature))
         self.boundaries = bool(options["boundaries"])
@@ -86,13 +88,13 @@ class ContextPrediction(TextMethod):
         return loss, {}
 
 
-def _chosen(options: Mapping[str, Option], name: str, choices: tuple[str, ...], auto: str) -> str:
+def _chosen(options: Mapping[str, Option], name: str, choices: tuple[str, ...]) -> str:
     value = str(options[name])
-    if value not in ("auto", *choices):
+    if value not in choices:
         raise UsageError(
-            f"there is no {name} {value!r}", where=f"--set {name}={value}", hint=f"choose auto, {' or '.join(choices)}"
+            f"there is no {name} {value!r}", where=f"--set {name}={value}", hint=f"choose one of {', '.join(choices)}"
         )
-    return auto if value == "auto" else value
+    return value
 
 
 def running_text(
