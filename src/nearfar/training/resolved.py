@@ -107,6 +107,7 @@ def _chunking(
             )
         return Chunking(None, False, f"{recipe.id} needs more of a text than its embedding")
     count = texts.texts_per_row * math.ceil(batches.batch_size / processes.world_size())
+    count *= recipe.training.passes if recipe is not None else 1
     return chunking.choose(encoder, texts.tokens.lengths, count, chunk_size=settings.chunk_size, half=half)
 
 

@@ -68,6 +68,8 @@ class TextTraining:
         needs: what the encoder must have.
         cached: whether a batch may be embedded in chunks with cached gradients: the loss is a function of the
             embeddings of its texts alone.
+        passes: how often each text that is embedded passes through an encoder with a gradient, where there are several
+            of them; what fits in memory is reckoned so.
         in_order: rows stay in their order within a batch (documents), instead of being shuffled.
         batches: makes the batches where they are not those of the shape; called with the examples, the options and the
             batch size, and with ``seed``, ``rank`` and ``processes`` by name.
@@ -79,6 +81,7 @@ class TextTraining:
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
     cached: bool = True
+    passes: int = 1
     in_order: bool = False
     batches: Callable[..., Batches] | None = None
 

@@ -109,6 +109,7 @@ RECIPE = Recipe(
         shapes={"documents": "each sentence against its neighbours; the other sentences of the batch are far"},
         options=QUICK_THOUGHTS,
         settings={"batch_size": 256},
+        passes=2,
         batches=running_text,
     ),
 )
