@@ -136,7 +136,12 @@ def pooler(dimension: int, *, seed: int) -> Pooler:
 
 @torch.no_grad()
 def spearman(
-    encoder: nn.Module, grammar: SlotGrammar, *, seed: int, pairs: int = HELD_OUT, **sentence_options: Any
+    encoder: Callable[[Tensor], Tensor],
+    grammar: SlotGrammar,
+    *,
+    seed: int,
+    pairs: int = HELD_OUT,
+    **sentence_options: Any,
 ) -> float:
     """The rank correlation, in [-1, 1], of the cosine of two fresh sentences and in how many slots they are alike."""
     drawn = grammar.pairs(pairs, generator=torch.Generator().manual_seed(_HELD_OUT + seed), **sentence_options)
@@ -145,7 +150,9 @@ def spearman(
 
 
 @torch.no_grad()
-def uniformity_of(encoder: nn.Module, grammar: SlotGrammar, *, seed: int, items: int = HELD_OUT) -> float:
+def uniformity_of(
+    encoder: Callable[[Tensor], Tensor], grammar: SlotGrammar, *, seed: int, items: int = HELD_OUT
+) -> float:
     """The :func:`~nearfar.diagnostics.uniformity` of fresh sentences' embeddings."""
     generator = torch.Generator().manual_seed(_HELD_OUT + seed)
     return uniformity(encoder(grammar.sentences(grammar.draw(items, generator=generator), generator=generator)))
