@@ -143,8 +143,8 @@ class PromptedSupCon(TextMethod):
             place = torch.randint(len(of_label), (len(rows),))
             own = of_label[place] == rows.cpu()
             place = torch.where(own, (place + 1) % len(of_label), place)
-            features = {name: value.to(device) for name, value in self.tokens.batch(of_label[place].numpy()).items()}
-            found.append((*self._content(features), int(self.words[code])))
+            ids, there = self._content(self.tokens.batch(of_label[place].numpy()))
+            found.append((ids.to(device), there.to(device), int(self.words[code])))
         return found
 
 
