@@ -89,7 +89,7 @@ class Inside:
 
     def embed(self, ids: Tensor) -> Tensor:
         """See :meth:`TokenEncoder.embed <nearfar.encoders.states.TokenEncoder.embed>`."""
-        found: Tensor = self._embeddings()(input_ids=ids)
+        found: Tensor = self.embeddings(input_ids=ids)
         if found.shape != (*ids.shape, self.dimension):
             raise ModelError(f"{self._name} embeds tokens in another space than that of its layers")
         return found
@@ -110,7 +110,9 @@ class Inside:
     def _name(self) -> str:
         return type(self.model).__name__
 
-    def _embeddings(self) -> Any:
+    @property
+    def embeddings(self) -> Any:
+        """The embedding layer (words, positions, normalisation, dropout), a module; ModelError where there is none."""
         module = getattr(self.model, "embeddings", None)
         if module is None:
             raise ModelError(
@@ -124,7 +126,7 @@ class Inside:
         """Inside the block the embedding layer gives ``inputs``, whatever the ids."""
         if inputs.shape != (*ids.shape, self.dimension):
             raise ValueError(f"inputs must be {(*ids.shape, self.dimension)}, got {tuple(inputs.shape)}")
-        handle = self._embeddings().register_forward_hook(lambda *_: inputs)
+        handle = self.embeddings.register_forward_hook(lambda *_: inputs)
         try:
             yield
         finally:
