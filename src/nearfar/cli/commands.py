@@ -1,5 +1,6 @@
 """Importing this module registers all commands."""
 
+import nearfar.cli.calibrate
 import nearfar.cli.classify
 import nearfar.cli.compare
 import nearfar.cli.data

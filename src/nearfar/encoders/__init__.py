@@ -15,6 +15,7 @@ text, and saved.
 
 from __future__ import annotations
 
+from nearfar.encoders.calibration import Calibration, calibration_of, set_calibration
 from nearfar.encoders.encode import DTYPES, INT8_SCALE, encode
 from nearfar.encoders.load import NAMES, folder_of, load
 from nearfar.encoders.safety import check_model_folder
@@ -26,8 +27,10 @@ __all__ = [
     "DTYPES",
     "INT8_SCALE",
     "NAMES",
+    "Calibration",
     "EncodedFile",
     "Tokenized",
+    "calibration_of",
     "check_model_folder",
     "encode",
     "encode_file",
@@ -37,6 +40,7 @@ __all__ = [
     "pretokenize",
     "reading",
     "save",
+    "set_calibration",
     "token_lengths",
     "token_limit",
     "tokenize",

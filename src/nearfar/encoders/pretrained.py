@@ -60,9 +60,12 @@ def load_folder(
         except Exception as error:  # whatever a damaged file makes the libraries raise
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise ModelError(f"the model cannot be loaded: {reason}", where=str(place)) from error
+    from nearfar.encoders.calibration import read_calibration
     from nearfar.encoders.distinct import recognised
 
-    return finished(recognised(model), normalize=normalize, max_length=max_length)
+    made = finished(recognised(model), normalize=normalize, max_length=max_length)
+    read_calibration(made, place)
+    return made
 
 
 def _builder(place: Path) -> Callable[..., SentenceTransformer]:

@@ -33,20 +33,22 @@ def save(model: SentenceTransformer, folder: str | os.PathLike[str], *, overwrit
 def write_model(model: SentenceTransformer, folder: str | os.PathLike[str]) -> None:
     """Write the files of ``model`` into ``folder``, in place.
 
-    No model card is written: the library's asks the hub about the base model. Raises :class:`OutputError` when the
-    weights cannot be written.
+    No model card is written: the library's asks the hub about the base model. A calibration of these weights goes with
+    them (:mod:`nearfar.encoders.calibration`). Raises :class:`OutputError` when the weights cannot be written.
     """
     from safetensors import SafetensorError
 
+    from nearfar.encoders.calibration import write_calibration
     from nearfar.encoders.pretrained import quiet
 
     with quiet():
+        saved = model
         if is_static(model):
             from nearfar.encoders.distinct import is_distinct, portable
 
-            model = portable(model) if is_distinct(model) else model
+            saved = portable(model) if is_distinct(model) else model
         try:
-            model.save(os.fspath(folder), create_model_card=False, safe_serialization=True)
+            saved.save(os.fspath(folder), create_model_card=False, safe_serialization=True)
         except SafetensorError as error:
             full = "No space left" in str(error)
             raise OutputError(
@@ -54,6 +56,7 @@ def write_model(model: SentenceTransformer, folder: str | os.PathLike[str]) -> N
                 where=str(folder),
                 hint="free some space or choose another folder" if full else None,
             ) from error
+    write_calibration(model, folder)
 
 
 def fingerprint(model: SentenceTransformer) -> str:

@@ -42,10 +42,10 @@ class Evaluation:
     """What an evaluation found.
 
     ``measures`` by name, ``main`` the name of the one to compare models by, ``kind`` one of ``"similarity"``,
-    ``"retrieval"``, ``"classification"``. ``per_item`` holds, for measures that are means over items, each item's
-    value in the order of the data (``[n]`` float64): what :func:`~nearfar.evaluation.paired_difference` takes; for
-    Spearman's correlation values whose mean it is (:func:`nearfar.evaluation.influence.spearman_items`).
-    ``details`` says what was evaluated (counts, settings).
+    ``"retrieval"``, ``"classification"``, ``"pair classification"``, ``"clustering"``, ``"few-shot"``. ``per_item``
+    holds, for measures that are means over items, each item's value in the order of the data (``[n]`` float64): what
+    :func:`~nearfar.evaluation.paired_difference` takes; for Spearman's correlation values whose mean it is
+    (:func:`nearfar.evaluation.influence.spearman_items`). ``details`` says what was evaluated (counts, settings).
     """
 
     measures: dict[str, Measure]
