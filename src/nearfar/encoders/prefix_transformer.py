@@ -87,7 +87,7 @@ def add_prefix(encoder: SentenceTransformer, length: int = 16, *, dropout: float
     """
     module: Any = encoder[0]
     if isinstance(module, PrefixTransformer):
-        raise UsageError("the encoder has a prefix already")
+        raise UsageError("the encoder has a prefix already", hint="give the model that it was trained from")
     if type(module) is not module_class("Transformer"):
         raise ModelError(
             f"a {type(module).__name__} cannot be given a prefix", hint="give a transformer, such as minilm"

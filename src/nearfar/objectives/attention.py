@@ -27,8 +27,8 @@ class MiCSE(ViewObjective):
     count; where there are none, all do, with as many entries as the poorest has. f is the share of entries above 0.
     rho^2 is held below 1 - 1e-6: equal maps would have infinite I. I does not tell rho from -rho.
 
-    Called as ``objective(z1, z2, attention=(a1, a2))``: maps *after* attention dropout ``[n, layers, heads, L, L]``,
-    of an even number of layers (the paper: 7 to 10 of 12). Without dropout there is nothing to learn from them. Which
+    Called as ``objective(z1, z2, attention=(a1, a2))``: maps *after* attention dropout ``[n, layers, heads, L, L]``
+    (with a prefix more keys), of an even number of layers (the paper: 7 to 10 of 12). Without dropout there is nothing to learn from them. Which
     entries are drawn follows from ``generator``, or from torch's global one. Raises ValueError for shapes that do not
     fit.
 
@@ -111,7 +111,7 @@ class MiCSE(ViewObjective):
 
 
 def _by_parity(maps: Tensor) -> Tensor:
-    """``[n, layers, heads, L, L]`` to one row a sentence, head and parity of the layer: ``[2 n heads, ...]``."""
-    n, layers, heads, length, _ = maps.shape
-    grouped = maps.reshape(n, layers // 2, 2, heads, length * length).permute(0, 3, 2, 1, 4)
+    """``[n, layers, heads, L, keys]`` to one row a sentence, head and parity of the layer: ``[2 n heads, ...]``."""
+    n, layers, heads = maps.shape[:3]
+    grouped = maps.reshape(n, layers // 2, 2, heads, -1).permute(0, 3, 2, 1, 4)
     return grouped.reshape(n * heads * 2, -1)
