@@ -11,22 +11,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.encoders.linear_classifier import LinearClassifier
+from nearfar.encoders.classifier_files import (
+    FOLDER,
+    SETTINGS,
+    EmbeddingClassifier,
+    read_classifier,
+    write_classifier,
+)
 from nearfar.errors import ModelError
-from nearfar.files import atomic_folder, write_json
+from nearfar.files import atomic_folder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-FOLDER, SETTINGS, WEIGHTS = "classifier", "classifier.json", "classifier.safetensors"
-
 
 @dataclass
 class TextClassifier:
-    """Texts to labels: ``encoder`` embeds them with length 1, ``head`` tells the classes apart."""
+    """Texts to labels: ``encoder`` embeds them, with length 1 where ``normalize``, ``head`` tells the classes apart."""
 
     encoder: SentenceTransformer
-    head: LinearClassifier
+    head: EmbeddingClassifier
+    normalize: bool = True
 
     @property
     def labels(self) -> list[str]:
@@ -37,7 +42,8 @@ class TextClassifier:
         """``[n, classes]``. Any texts are allowed, the empty one too."""
         from nearfar.encoders import encode
 
-        return self.head.probabilities(encode(self.encoder, list(texts), batch_size=batch_size, normalize=True))
+        embedded = encode(self.encoder, list(texts), batch_size=batch_size, normalize=self.normalize)
+        return self.head.probabilities(embedded)
 
     def predict(self, texts: Sequence[str], *, batch_size: int | None = None) -> list[str]:
         """The most probable label of each text."""
@@ -50,19 +56,11 @@ class TextClassifier:
 
         Raises :class:`~nearfar.errors.OutputError` when it exists (without ``overwrite``) or cannot be written.
         """
-        from safetensors.numpy import save_file
-
         from nearfar.encoders.save import write_model
 
         with atomic_folder(folder, overwrite=overwrite) as place:
             write_model(self.encoder, place)
-            inside = place / FOLDER
-            inside.mkdir()
-            save_file(
-                {"weight": np.ascontiguousarray(self.head.weight), "bias": np.ascontiguousarray(self.head.bias)},
-                inside / WEIGHTS,
-            )
-            write_json(inside / SETTINGS, {"kind": "linear", "normalize": True, "labels": self.labels})
+            write_classifier(self.head, place / FOLDER, normalize=self.normalize)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, device: str | None = None) -> TextClassifier:
@@ -83,36 +81,11 @@ class TextClassifier:
                 where=str(folder),
                 hint="make one: nearfar classify train.csv --shots 8 --output RUN",
             )
-        head = _read_head(place / FOLDER)
+        head, dimension, normalize = read_classifier(place / FOLDER)
         encoder = encoders.load(place, device=device)
-        if head.weight.shape[1] != dimension_of(encoder):
+        if dimension != dimension_of(encoder):
             raise ModelError(
-                f"the classifier is for {head.weight.shape[1]} dimensions, the encoder has {dimension_of(encoder)}",
+                f"the classifier is for {dimension} dimensions, the encoder has {dimension_of(encoder)}",
                 where=str(place),
             )
-        return cls(encoder, head)
-
-
-def _read_head(folder: Path) -> LinearClassifier:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    from nearfar.encoders.safety import read_json
-
-    settings = read_json(folder / SETTINGS)
-    named = settings.get("labels") if isinstance(settings, dict) else None
-    labels = [label for label in named if isinstance(label, str)] if isinstance(named, list) else []
-    if len(labels) < 2 or len(set(labels)) != len(labels) or len(labels) != len(named or ()):
-        raise ModelError(f"{SETTINGS} names no labels", where=str(folder))
-    try:
-        tensors = load_file(folder / WEIGHTS)
-        weight, bias = tensors["weight"], tensors["bias"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise ModelError(f"the classifier's weights cannot be read: {error}", where=str(folder / WEIGHTS)) from None
-    if weight.ndim != 2 or weight.shape[0] != len(labels) or bias.shape != (len(labels),):
-        raise ModelError(
-            f"weights {list(weight.shape)} and {list(bias.shape)} do not fit {len(labels)} labels", where=str(folder)
-        )
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ModelError("a weight of the classifier is not finite", where=str(folder))
-    return LinearClassifier(tuple(labels), weight.astype(np.float32), bias.astype(np.float32))
+        return cls(encoder, head, normalize)

@@ -44,14 +44,11 @@ class Predictions:
     def judged(self, *, seed: int = 0) -> dict[str, Measure]:
         """Accuracy and macro-F1 with intervals over the texts; empty where no truth is known. A label that the
         classifier does not know counts as one it got wrong."""
-        from nearfar.evaluation.draws import accuracy_over_draws, macro_f1_over_draws
+        from nearfar.evaluation.classified import label_measures
 
         if self.truth is None or len(self.texts) < 2:
             return {}
-        names = {label: code for code, label in enumerate(sorted({*self.truth, *self.labels}))}
-        truth = np.array([names[label] for label in self.truth])
-        said = np.array([[names[label] for label in self.labels]])
-        return {"accuracy": accuracy_over_draws(truth, said), "macro_f1": macro_f1_over_draws(truth, said, seed=seed)}
+        return label_measures(self.truth, self.labels, seed=seed)
 
 
 def predict_examples(classifier: TextClassifier, examples: Examples, *, batch_size: int | None = None) -> Predictions:

@@ -44,7 +44,7 @@ def check(
     """
     from nearfar import data
 
-    examples = read_any(path, columns=columns, max_bad_rows=max_bad_rows)
+    examples = read_any(path, columns=columns, max_bad_rows=max_bad_rows, more=True)
     if not isinstance(examples, data.Examples):
         if as_json:
             console.emit_json({"shape": "retrieval set", "description": examples.describe()})
@@ -71,13 +71,15 @@ def check(
         found.raise_if_strict()
 
 
-def read_any(path: Path, *, columns: str | None = None, max_bad_rows: int = 0) -> Any:
-    """A retrieval set where ``path`` is one, examples otherwise."""
+def read_any(path: Path, *, columns: str | None = None, max_bad_rows: int = 0, more: bool = False) -> Any:
+    """A retrieval set where ``path`` is one, examples otherwise; ``more``: documents and captions too, which are texts
+    without it."""
     from nearfar import data
 
     if data.is_retrieval(path):
         return data.read_retrieval(path, max_bad_rows=max_bad_rows)
-    return data.read(path, columns=columns, max_bad_rows=max_bad_rows)
+    shapes = None if more else data.PLAIN_SHAPES
+    return data.read(path, columns=columns, shapes=shapes, max_bad_rows=max_bad_rows)
 
 
 def show_check(found: Any) -> None:

@@ -69,6 +69,7 @@ def evaluate(
             encoder = encoders.load(options.model_folder(name))
             calibrations[name] = encoders.calibration_of(encoder)
             found[name] = evaluation.evaluate(encoder, data, batch_size=batch_size, train=learnt, seed=seed)
+            found[name].measures.update(_classified(name, encoder, data, batch_size, seed))
     if as_json:
         console.emit_json(
             {
@@ -85,6 +86,18 @@ def evaluate(
     ]
     console.out.print(console.table(["measure", "model", "value", "95 % interval", "of"], rows, right=[2, 4]))
     _show_calibrations(calibrations)
+
+
+def _classified(name: str, encoder: Any, data: Any, batch_size: int | None, seed: int) -> dict[str, Any]:
+    """The measures of the classifier that was saved with the model, where there is one and texts have labels."""
+    from nearfar.encoders.classifier_files import FOLDER, read_classifier
+    from nearfar.evaluation.classified import classifier_measures
+
+    place = Path(options.model_folder(name)) / FOLDER
+    if not place.is_dir() or getattr(data, "shape", "") not in ("labelled texts", "domains"):
+        return {}
+    head, _, normalize = read_classifier(place)
+    return classifier_measures(encoder, head, data, normalize=normalize, batch_size=batch_size, seed=seed)
 
 
 def evaluate_suites(

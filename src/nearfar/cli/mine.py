@@ -74,7 +74,7 @@ def mine(
     if reading.is_retrieval(data):
         source = reading.read_retrieval(data, split=split, max_bad_rows=max_bad_rows)
     else:
-        source = reading.read(data, columns=columns, max_bad_rows=max_bad_rows)
+        source = reading.read(data, columns=columns, shapes=reading.PLAIN_SHAPES, max_bad_rows=max_bad_rows)
     miner: Any = (query_embeddings, document_embeddings)
     if query_embeddings is None:
         miner = encoders.load(options.model_folder(model))

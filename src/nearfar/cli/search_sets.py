@@ -38,7 +38,7 @@ def _texts(path: Path) -> list[str]:
     """The texts of a file, one a line or in a column ``text``."""
     from nearfar import data
 
-    examples = data.read(path)
+    examples = data.read(path, shapes=data.PLAIN_SHAPES)
     if examples.shape not in ("texts", "labelled texts"):
         raise DataError(
             f"a set is a file of texts, and these are {examples.shape}",

@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nearfar.data.checks import DataCheck, check
-from nearfar.data.columns import Layout
+from nearfar.data.columns import PLAIN_SHAPES, Layout
 from nearfar.data.documents import read_documents
 from nearfar.data.examples import Examples
 from nearfar.data.findings import Finding
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nearfar.data.code import CodeItem, collect_code, split_by_module
 
 __all__ = [
+    "PLAIN_SHAPES",
     "BadRow",
     "CodeItem",
     "DataCheck",

@@ -12,6 +12,9 @@ from nearfar.errors import DataError, UsageError
 
 PAIRS, SCORED_PAIRS, LABELLED_TEXTS, TEXTS = "pairs", "scored pairs", "labelled texts", "texts"
 DOCUMENTS, CAPTIONS, DOMAINS = "documents", "captions", "domains"
+PLAIN_SHAPES = (PAIRS, SCORED_PAIRS, LABELLED_TEXTS, TEXTS)
+"""What data are read as where more columns beside the texts are of no use: to evaluate, to search, to classify."""
+
 Columns = str | Sequence[str] | Mapping[str, str]
 
 BLANK_LINE, FILE = "blank-line", "file"

@@ -151,7 +151,8 @@ def _texts(source: Any, column: str | None, max_bad_rows: int) -> _Texts:
     if isinstance(source, data.Examples):
         examples = source
     elif isinstance(source, (str, os.PathLike)):
-        examples = data.read(source, columns={"text": column} if column else None, max_bad_rows=max_bad_rows)
+        columns = {"text": column} if column else None
+        examples = data.read(source, columns=columns, shapes=data.PLAIN_SHAPES, max_bad_rows=max_bad_rows)
         column = None
     else:
         return _in_memory(list(source))

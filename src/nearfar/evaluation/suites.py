@@ -114,7 +114,7 @@ def read_suites(suites: Iterable[str], *, columns: str | None = None, max_bad_ro
         if data.is_retrieval(path):
             read = data.read_retrieval(path, max_bad_rows=max_bad_rows)
         else:
-            read = data.read(path, columns=own or columns, max_bad_rows=max_bad_rows)
+            read = data.read(path, columns=own or columns, shapes=data.PLAIN_SHAPES, max_bad_rows=max_bad_rows)
         _check(kind, path, read)
         found.append(SuiteData(kind, Path(path).name, read))
     return found

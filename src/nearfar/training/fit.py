@@ -29,23 +29,27 @@ from nearfar.training.loading import Loader
 from nearfar.training.method import ContrastiveMethod
 from nearfar.training.prepare import Prepared, seed_everything
 from nearfar.training.progress import MetricsFile, Progress, Recorder
-from nearfar.training.text_training import TextSetting
+from nearfar.training.text_training import TextMethod, TextSetting
 from nearfar.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nearfar.encoders.classifier_files import EmbeddingClassifier
+
 
 @dataclass
 class Fitted:
     """``steps`` done, why it ``ended``, ``seconds`` of training; ``best``: step and measures of the weights that the
-    encoder now has, when they are those of the best evaluation."""
+    encoder now has, when they are those of the best evaluation; ``classifier``: of its embeddings, where the method
+    learned one."""
 
     steps: int
     ended: str
     seconds: float
     interrupted: bool = False
     best: dict[str, Any] | None = None
+    classifier: EmbeddingClassifier | None = None
 
 
 def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None, keep: bool = True) -> Fitted:
@@ -71,6 +75,8 @@ def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None,
         fitted = _train(path, run, method, evaluator, metrics, console, start, (seconds, step), keep)
     if evaluator is not None and not fitted.interrupted:
         fitted.best = evaluator.load_best()
+    if isinstance(method, TextMethod):
+        fitted.classifier = method.classifier()
     return fitted
 
 

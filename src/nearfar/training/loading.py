@@ -36,8 +36,8 @@ class TextBatches(Dataset[Batch]):
     - ``"chunks"``: features of the texts to embed, in chunks of at most ``chunk_size`` texts of like length;
     - ``"order"``: int64; ``embedded[order]`` are the embeddings by column (all anchors, all positives, ...), None where
       they are already;
-    - ``"exclude"`` (pairs and texts): int64, equal for equal texts; for pairs of positives, then negatives. Only where
-      two of a batch can be equal;
+    - ``"exclude"`` (pairs, texts and captions): int64, equal for equal texts; for pairs of positives, then negatives.
+      Only where two of a batch can be equal;
     - ``"labels"``, ``"targets"``: of labelled texts, of scored pairs;
     - ``"documents"``: int64, which document each row is of;
     - ``"images"``: float32 ``[n, w]``, zeros where a text has none, and ``"image_ids"``: int64, equal for equal
@@ -124,7 +124,7 @@ class TextBatches(Dataset[Batch]):
     def _hashes(
         self, examples: Examples, unique: bool, hashes: Sequence[npt.NDArray[np.uint64]] | None
     ) -> list[npt.NDArray[np.int64]] | None:
-        if self.shape == "texts":
+        if self.shape in ("texts", "captions"):
             names = [] if unique else ["text", "text"]
         elif self.shape == "pairs":
             names = self.columns[1:] if len(self.columns) > 2 or not unique else []

@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from nearfar.encoders import classifier_files
+from nearfar.encoders.classifier_files import write_classifier
 from nearfar.errors import MissingExtraError
 from nearfar.files import write_json
 from nearfar.training import checkpoints, processes
@@ -128,12 +130,15 @@ def _finish(
     from nearfar import encoders, evaluation
 
     encoders.save(run.encoder, path / run_folder.MODEL, overwrite=True)
+    if fitted.classifier is not None:
+        write_classifier(fitted.classifier, path / run_folder.MODEL / classifier_files.FOLDER, normalize=False)
     evaluating = time.perf_counter()
     after: Measures = {}
     if fitted.best is not None:
         after = fitted.best["measures"]
     elif run.evaluation is not None:
         after = evaluation.evaluate(run.encoder, run.evaluation, seed=run.settings.seed).to_dict()
+    after = {**after, **_classified(run, fitted)}
     general = _general(run) if checks_generally(run) else {}
     lost = general_loss(before.general, general)
     if lost is not None:
@@ -160,6 +165,19 @@ def _finish(
     _report(path, say)
     _tidy(path)
     return {"measures": after, "general": general, "seconds": seconds}
+
+
+def _classified(run: Prepared, fitted: Fitted) -> Measures:
+    """What the classifier that was learned with the encoder makes of labelled evaluation data."""
+    from nearfar.evaluation.classified import classifier_measures
+
+    shape = getattr(run.evaluation, "shape", None)
+    if fitted.classifier is None or shape != "labelled texts":
+        return {}
+    found = classifier_measures(
+        run.encoder, fitted.classifier, cast("Examples", run.evaluation), normalize=False, seed=run.settings.seed
+    )
+    return {name: measure.to_dict() for name, measure in found.items()}
 
 
 def _diagnose(path: Path, run: Prepared) -> None:

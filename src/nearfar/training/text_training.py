@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from nearfar.data import Examples
+    from nearfar.encoders.classifier_files import EmbeddingClassifier
     from nearfar.negatives import Batches
     from nearfar.objectives import Objective
 
@@ -113,3 +114,8 @@ class TextMethod(ContrastiveMethod):
 
     def contrast(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Logs]:
         raise NotImplementedError
+
+    def classifier(self) -> EmbeddingClassifier | None:
+        """What tells classes apart by the encoder's embeddings, as they are: saved beside the encoder, where there is
+        one."""
+        return None
