@@ -29,8 +29,8 @@ class MiCSE(ViewObjective):
 
     Called as ``objective(z1, z2, attention=(a1, a2))``: maps *after* attention dropout ``[n, layers, heads, L, L]``
     (with a prefix more keys), of an even number of layers (the paper: 7 to 10 of 12). Without dropout there is nothing
-    to learn from them. Which entries are drawn follows from ``generator``, or from torch's global one. Raises ValueError
-    for shapes that do not fit.
+    to learn from them. Which entries are drawn follows from ``generator``, or from torch's global one. Raises
+    ValueError for shapes that do not fit.
 
     The official code adds 1e-6 to f^2 (``scale_offset``, default 0) and gives a constant 100 where this would be
     infinite.
