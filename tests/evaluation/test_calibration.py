@@ -277,3 +277,20 @@ def test_the_command(calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFix
     pairs.write_text("".join(json.dumps(row) + "\n" for row in flat))
     _, err = call(capsys, "calibrate", place, pairs, "--precision", 0.9, code=1)
     assert "no threshold has a precision of 0.9" in err
+
+
+def test_a_search_says_which_hits_are_near(
+    calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = tmp_path / "documents.jsonl"
+    texts = sentences().column("sentence2")[:20]
+    documents.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    call(capsys, "index", calibrated, documents, "--output", tmp_path / "index")
+    out, _ = call(capsys, "search", tmp_path / "index", texts[0], "--json")
+    hits = [json.loads(line) for line in out.splitlines()]
+    kept = calibration_of(encoders.load(calibrated))
+    assert kept is not None
+    assert [hit["near"] for hit in hits] == [hit["score"] >= kept.threshold for hit in hits]
+    assert hits[0]["near"]
+    out, _ = call(capsys, "search", tmp_path / "index", texts[0])
+    assert f"{sum(hit['near'] for hit in hits)} of 10 are near" in out

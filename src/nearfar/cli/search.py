@@ -88,7 +88,7 @@ def find(
 
     `nearfar search corpus-index --like praise.txt --like hotels.txt --unlike complaints.txt --tuned --top 20`
     """
-    from nearfar import search
+    from nearfar import encoders, search
 
     _check_asked(queries or [], [*(like or []), *(unlike or [])], tuned=tuned, tune_encoder=tune_encoder)
     place = folder / "index" if (folder / "index" / "index.json").is_file() else folder
@@ -100,14 +100,20 @@ def find(
         tuning: Tuning = "encoder" if tune_encoder else "adapter" if tuned else "none"
         by_sets(place, like or [], unlike or [], k=k, tuning=tuning, as_json=as_json)
         return
-    found = search.Index.open(place).search(queries, k=k)
+    index = search.Index.open(place)
+    found = index.search(queries, k=k)
+    calibration = encoders.calibration_of(index.model)
     for query, hits in zip(queries, found, strict=True):
+        near = None if calibration is None else calibration.is_near([hit.score for hit in hits]).tolist()
         if as_json:
-            for hit in hits:
-                console.emit_json_line({"query": query, **hit.to_dict()})
+            for number, hit in enumerate(hits):
+                more = {} if near is None else {"near": near[number]}
+                console.emit_json_line({"query": query, **hit.to_dict(), **more})
             continue
         console.out.print(f"\n{query}", style="bold", markup=False)
         show_hits(hits)
+        if calibration is not None and near is not None:
+            console.out.print(f"{sum(near)} of {len(near)} are near: {calibration}", markup=False, style="dim")
 
 
 def _check_asked(queries: list[str], sets: list[Path], *, tuned: bool, tune_encoder: bool) -> None:
