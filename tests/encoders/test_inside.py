@@ -73,6 +73,22 @@ def test_layers_and_attention_maps(encoder: Any) -> None:
     assert inside.model.config._attn_implementation == usual
 
 
+def test_chosen_maps_are_empty_in_the_rows_of_padding(encoder: Any) -> None:
+    inside = Inside(encoder)
+    ids, mask, _ = batch(encoder)
+    with torch.no_grad():
+        states = inside.states(ids, mask, attentions=True)
+        maps = states.maps([1, 0])
+        assert states.attentions is not None
+        for place, layer in enumerate((1, 0)):
+            for text in range(len(ids)):
+                there = mask[text]
+                torch.testing.assert_close(maps[text, place][:, there], states.attentions[layer][text][:, there])
+                assert (maps[text, place][:, ~there] == 0).all()
+        with pytest.raises(ValueError, match="without attention maps"):
+            inside.states(ids, mask).maps([0])
+
+
 def test_maps_are_those_after_dropout(encoder: Any) -> None:
     """Where an entry of a map was dropped it is 0, and what is left is larger."""
     inside = Inside(encoder)

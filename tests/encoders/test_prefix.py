@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nearfar import encoders
 from nearfar.encoders.inside import Inside
-from nearfar.encoders.prefix import Prefix, attending_to
+from nearfar.encoders.prefix import Prefix, Prefixed, attending_to
 from nearfar.encoders.prefix_transformer import PREFIX_FILE, PrefixTransformer, add_prefix
 from nearfar.encoders.token_transformer import TokenTransformer
 from nearfar.errors import ModelError, UsageError
@@ -88,6 +88,19 @@ def test_one_layer_by_plain_loops() -> None:
             y = vector + layer.out(torch.cat(mixed))
             y = y + layer.down(torch.relu(layer.up(layer.between(y))))
             torch.testing.assert_close(found.hidden[text, place], y, rtol=1e-10, atol=1e-12)
+
+
+def test_encoder_and_prefix_as_one_module() -> None:
+    model, prefix = TokenTransformer(80, WIDTH, layers=2).eval(), a_prefix()
+    ids, mask = tokens()
+    both = Prefixed(model.requires_grad_(False), prefix).eval()
+    expected = model.states(ids, mask, prefix=prefix(3)).mean()
+    torch.testing.assert_close(both(ids, mask), expected)
+    assert (both(ids, mask) - model(ids, mask)).abs().max() > 1e-3
+    both(ids).sum().backward()
+    assert prefix.table.grad is not None
+    assert (prefix.table.grad.abs().sum((0, 3)) > 0).all()
+    assert all(each.grad is None for each in model.parameters())
 
 
 @pytest.mark.parametrize("kind", KINDS)
