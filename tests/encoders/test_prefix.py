@@ -215,6 +215,18 @@ def test_a_damaged_folder(tmp_path: Path) -> None:
         encoders.load(tmp_path / "saved")
 
 
+def test_no_other_class_of_ones_own_is_loaded(tmp_path: Path) -> None:
+    model = encoders.load(bert(tmp_path / "bert"), device="cpu")
+    add_prefix(model, 5)
+    encoders.save(model, tmp_path / "saved")
+    modules = tmp_path / "saved" / "modules.json"
+    written = modules.read_text()
+    for other in ("nearfar.encoders.prefix.Prefixed", "elsewhere.PrefixTransformer"):
+        modules.write_text(written.replace("nearfar.encoders.prefix_transformer.PrefixTransformer", other))
+        with pytest.raises(ModelError, match="code outside sentence-transformers"):
+            encoders.load(tmp_path / "saved")
+
+
 def test_what_cannot_be_given_a_prefix(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="attention of its own"), attending_to(transformer("mpnet"), a_prefix()(1)):
         pass
