@@ -9,9 +9,11 @@ from nearfar.data.synthetic.content_style import ContentStyle
 from nearfar.data.synthetic.drifting_paragraphs import DriftingParagraphs
 from nearfar.data.synthetic.gaussian_views import GaussianViews
 from nearfar.data.synthetic.long_tail import long_tail
+from nearfar.data.synthetic.rotated_domains import RotatedDomains
 from nearfar.data.synthetic.rotation import random_rotation
 from nearfar.data.synthetic.sensors import Sensors
 from nearfar.data.synthetic.slot_grammar import SlotGrammar
+from nearfar.data.synthetic.slot_images import SlotImages
 from nearfar.data.synthetic.styled import StyledClasses, StyledItems
 from nearfar.data.synthetic.topic_chain import TopicChain
 from nearfar.data.synthetic.topic_grammar import TopicGrammar
@@ -23,8 +25,10 @@ __all__ = [
     "ContentStyle",
     "DriftingParagraphs",
     "GaussianViews",
+    "RotatedDomains",
     "Sensors",
     "SlotGrammar",
+    "SlotImages",
     "StyledClasses",
     "StyledItems",
     "TopicChain",
