@@ -92,7 +92,7 @@ class Bench:
         options = {
             "strategy": settings.strategy,
             "iterations": settings.iterations or 0,
-            "pairs": settings.pairs,
+            "pairs": 0 if settings.iterations else settings.pairs,
             "itself": settings.itself,
         }
         made.steps = self._trained(SETFIT, label_pairs.TRAINING, options, examples, number, folder)

@@ -34,8 +34,9 @@ class ClassifySettings:
         draws: how often they are drawn anew; intervals are over draws and asked texts.
     Tuning:
         encoder: "minilm", "static", a folder or a hub name. max_length: tokens read of a text.
-        pairs: pairs a draw is tuned on, half of them of equal labels; strategy, iterations, itself: how they are drawn
-            where that gives fewer (:class:`~nearfar.negatives.LabelPairs`). epochs: passes over these pairs.
+        pairs: pairs a draw is tuned on at most, half of them of equal labels; strategy, itself: how they are drawn;
+            iterations: so many pairs of each kind for a text instead, without a bound
+            (:class:`~nearfar.negatives.LabelPairs`). epochs: passes over these pairs.
         batch_size: texts a step, two a pair (32, of the SetFit package). learning_rate: of the encoder (2e-5, of the
             package; 0.02 for a static encoder).
         penalty: inverse L2 penalty of every logistic regression.
