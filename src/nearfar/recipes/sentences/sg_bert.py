@@ -115,7 +115,12 @@ RECIPE = Recipe(
     ],
     experiment=experiment,
     sabotage="the layers that a sentence is held against are those of another one",
-    not_asserted="TODO",
+    not_asserted="The claim fails in this world, and its premise does, too: BERT's layers know more of a sentence than "
+    "its first token, while here (five seeds) the first token has a Spearman correlation of 0.15, the mean of the "
+    "embedding layer 0.28, and those of the three layers above 0.10, 0.08 and 0.07. As all layers are positives alike, "
+    "the first token is drawn towards their 0.11. It learns to tell sentences apart (the loss falls from 40 to about "
+    "1), but by function words; SimCSE from the same start, judged by the first token, came to 0.10. Objective and "
+    "gradients match the recorded numbers of the official code, and method and formula agree in tests by loops.",
     verified="objective, head, distance and defaults read in the official code; recorded numbers of it are matched by "
     "the tests; the paper's average (74.62, first token of BERT-base as it was: 31.40) is partly from memory",
     build=SGBert,
