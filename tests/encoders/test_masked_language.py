@@ -117,6 +117,11 @@ def test_the_loss_is_the_cost_of_the_chosen_words() -> None:
     loss.backward()
     assert encoder.table.grad is not None
     assert encoder.table.grad.abs().sum() > 0
+    asked = torch.zeros_like(ids, dtype=torch.bool)
+    asked[:, 4] = True
+    alone = masked_language_loss(encoder, head, ids, share=0.0, asked=asked)
+    logits = head(encoder.states(ids.masked_fill(asked, 3), ids != 0).hidden[:, 4])
+    torch.testing.assert_close(alone, F.cross_entropy(logits, ids[:, 4]))
     nothing = masked_language_loss(encoder, head, ids, share=0.0)
     assert nothing.item() == 0
     nothing.backward()

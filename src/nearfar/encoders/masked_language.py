@@ -176,17 +176,21 @@ def masked_language_loss(
     mask: Tensor | None = None,
     *,
     share: float = SHARE,
+    asked: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The mean, over the tokens that :func:`mask_tokens` chose of ``ids [n, L]``, of ``-log p(token)``; a scalar.
 
-    ``p`` is the softmax of ``head`` over the vectors of the masked texts. 0, without a gradient to speak of, where none
-    was chosen.
+    ``p`` is the softmax of ``head`` over the vectors of the masked texts. ``asked [n, L]`` (bool): places that are
+    [MASK], and count, in any case. 0, without a gradient to speak of, where none was chosen.
     """
     there = ids != encoder.special.padding if mask is None else mask.bool()
     masked, chosen = mask_tokens(
         ids, encoder.special, vocabulary=encoder.vocabulary, share=share, mask=there, generator=generator
     )
+    if asked is not None:
+        assert encoder.special.mask is not None
+        masked, chosen = masked.masked_fill(asked, encoder.special.mask), chosen | asked
     logits = head(encoder.states(masked, there).hidden[chosen])
     cost = F.cross_entropy(logits, ids[chosen], reduction="sum")
     return cost / chosen.sum().clamp_min(1)
