@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nearfar.cli.app import app
 from nearfar.cli import commands  # noqa: F401  registers them
+from nearfar.cli.app import app
 from nearfar.cli.data import read_any
 from nearfar.errors import NearfarError
 

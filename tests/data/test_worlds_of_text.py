@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nearfar.data.synthetic import DriftingParagraphs, TopicChain
+from nearfar.data.synthetic import DriftingParagraphs, RotatedDomains, SlotGrammar, SlotImages, TopicChain
 from nearfar.data.synthetic.drifting_paragraphs import ADDITION, CONTRAST, TIME
 from nearfar.errors import UsageError
 
@@ -69,3 +69,36 @@ def test_sentences_say_their_state() -> None:
     for wrong in ({"stages": 1}, {"jump": -0.1}, {"each": 0}):
         with pytest.raises(UsageError):
             DriftingParagraphs(**wrong)
+
+
+def test_images_show_what_sentences_say() -> None:
+    grammar = SlotGrammar(slots=3, concepts=4)
+    images = SlotImages(grammar, 8, noise=0.0, seed=2)
+    concepts = grammar.draw(5000, generator=generator())
+    shown = images.of(concepts, generator=generator())
+    assert shown.shape == (5000, 8)
+    for row in range(5):
+        expected = sum(images.map[slot * 4 + concepts[row, slot]] for slot in range(3))
+        torch.testing.assert_close(shown[row], expected)
+    assert float(images.map.std()) == pytest.approx(1 / 3, rel=0.2)
+    noisy = SlotImages(grammar, 8, noise=0.5, seed=2).of(concepts, generator=generator(1)) - shown
+    assert float(noisy.std()) == pytest.approx(0.5, rel=0.05)
+    assert torch.equal(SlotImages(grammar, 8, seed=2).map, images.map)
+    for wrong in ({"dimension": 0}, {"noise": -1.0}):
+        with pytest.raises(UsageError):
+            SlotImages(grammar, **wrong)
+
+
+def test_the_target_is_turned_and_shifted() -> None:
+    world = RotatedDomains(6, angle=90, distance=2.0, noise=0.1)
+    for domain, axis, offset in ((0, 0, [0, 0, 0]), (1, 1, [0, 1, 2])):
+        items, classes = world.draw(4000, domain, generator=generator(domain))
+        centred = items - torch.tensor([*offset, 0.0, 0.0, 0.0])
+        sign = 2 * classes - 1
+        torch.testing.assert_close((centred[:, axis] * sign).mean(), torch.tensor(2.0), atol=0.02, rtol=0)
+        rest = [each for each in range(6) if each != axis]
+        assert float(centred[:, rest].std()) == pytest.approx(0.1, rel=0.1)
+        assert float(classes.float().mean()) == pytest.approx(0.5, abs=0.03)
+    for wrong in ({"dimension": 2}, {"noise": -0.1}):
+        with pytest.raises(UsageError):
+            RotatedDomains(**wrong)

@@ -91,13 +91,14 @@ def read_classifier(folder: Path) -> tuple[EmbeddingClassifier, int, bool]:
     made, names = _KINDS[settings["kind"]]
     try:
         stored = load_file(folder / WEIGHTS)
-        tensors = {name: stored[name] for name in names}
+        tensors = {name: stored.pop(name) for name in names}
     except (OSError, SafetensorError, KeyError) as error:
         raise ModelError(f"the classifier's weights cannot be read: {error}", where=str(folder / WEIGHTS)) from None
     sizes = [tensor.shape for tensor in tensors.values()]
     layers = [tensors[name] for name in names if name in ("hidden", "weight")]
     fits = (
-        all(len(shape) == 2 - place % 2 for place, shape in enumerate(sizes))
+        not stored
+        and all(len(shape) == 2 - place % 2 for place, shape in enumerate(sizes))
         and all(sizes[place][0] == sizes[place + 1][0] for place in range(0, len(sizes), 2))
         and all(above.shape[1] == below.shape[0] for below, above in itertools.pairwise(layers))
         and len(tensors["bias"]) == len(labels)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
 
-from nearfar import encoders, training
+from nearfar import encoders
 from nearfar.data import Examples
 from nearfar.data.conjunctions import KINDS
 from nearfar.errors import DataError, UsageError
@@ -20,8 +19,6 @@ from nearfar.training.methods.discourse import DiscourseTasks, DiscourseTraining
 from nearfar.training.methods.documents import ContextPrediction, running_text
 from nearfar.training.text_training import TextSetting
 from support.sentence_models import bert, texts
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*narrow cone")
 
 OPENINGS = ["However, ", "Also ", "Then ", ""]
 
@@ -221,49 +218,6 @@ def test_tasks_that_the_data_do_not_give(encoder: Any) -> None:
         DiscourseTraining(setting(encoder, "discsent", documents((3, 3)), tasks="next"))
     with pytest.raises(UsageError, match="no task 'words'"):
         DiscourseTraining(setting(encoder, "discsent", documents(), tasks="order,words"))
-
-
-# -- whole runs -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    drawn = documents(tuple([9] * 8))
-    lines = drawn.column("text")
-    path.write_text("\n\n".join("\n".join(lines[start : start + 9]) for start in range(0, 72, 9)))
-    return path
-
-
-@pytest.mark.parametrize("recipe", ["quick-thoughts", "discsent"])
-@pytest.mark.parametrize("kind", ["bert", "static"])
-def test_a_run_on_plain_text(tmp_path: Path, folder: Path, corpus: Path, recipe: str, kind: str) -> None:
-    options: dict[str, Any] = {
-        "data": str(corpus),
-        "columns": "text,document=blank-line",
-        "recipe": recipe,
-        "encoder": str(folder) if kind == "bert" else "static",
-        "dimension": 16,
-        "general_check": False,
-        "device": "cpu",
-        "batch_size": 16,
-        "log_every": 1,
-    }
-    whole = training.train(training.TrainingSettings(output=str(tmp_path / "whole"), steps=4, **options))
-    model = SentenceTransformer(str(tmp_path / "whole" / "model"), device="cpu")
-    assert model.encode(["ka lo mi"]).shape == (1, 16)
-    assert (whole.folder / "metrics.jsonl").read_text().count("loss") == 4
-    again = training.train(training.TrainingSettings(output=str(tmp_path / "again"), steps=4, **options))
-    for (name, one), other in zip(whole.encoder.state_dict().items(), again.encoder.state_dict().values(), strict=True):
-        assert torch.equal(one, other), name
-
-
-def test_texts_are_asked_to_be_documents(tmp_path: Path, folder: Path, corpus: Path) -> None:
-    settings = training.TrainingSettings(
-        data=str(corpus), recipe="quick-thoughts", encoder=str(folder), output=str(tmp_path / "run"), device="cpu"
-    )
-    with pytest.raises(UsageError, match=r"trains on documents(.|\n)*--columns text,document=blank-line"):
-        training.train(settings)
 
 
 def test_batches_are_running_text() -> None:
