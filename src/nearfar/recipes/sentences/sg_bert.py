@@ -120,9 +120,9 @@ RECIPE = Recipe(
     "embedding layer 0.28, and those of the three layers above 0.10, 0.08 and 0.07. As all layers are positives alike, "
     "the first token is drawn towards their 0.11. It does learn to tell sentences apart (in trials the loss fell from "
     "40 to between 1 and 2), but by function words: in one seed a probe of the first slot's concept fell from 0.82 to "
-    "0.64 and one of the commonest function word stayed at 0.99; SimCSE from the same start, judged by the first token, "
-    "came to 0.10 there. Objective and gradients match the recorded numbers of the official code, and method and "
-    "formula agree in tests by loops.",
+    "0.64 and one of the commonest function word stayed at 0.99; SimCSE from the same start, judged by the first "
+    "token, came to 0.10 there. Objective and gradients match the recorded numbers of the official code, and method "
+    "and formula agree in tests by loops.",
     verified="objective, head, distance and defaults read in the official code; recorded numbers of it are matched by "
     "the tests; the paper's average (74.62, first token of BERT-base as it was: 31.40) is partly from memory",
     build=SGBert,
