@@ -19,7 +19,7 @@ class RetoldTexts(SlotGrammar):
     after them, in a backward one it is the other way round; among themselves words are in random order. Each sentence
     has 1 to 3 function words.
 
-    Arguments: ``sentences_of_text``: how many, default 3; the others as of :class:`SlotGrammar`. ``length``: of the rows.
+    Arguments: ``sentences_of_text``: how many, default 3; the others as of :class:`SlotGrammar`. ``length``: of rows.
     """
 
     def __init__(self, sentences_of_text: int = 3, **options: Any) -> None:

@@ -54,6 +54,8 @@ class PromptedSupCon(TextMethod):
     ``steps``: "sum" (the paper's) or "alternate": the losses take turns, one optimiser step each (the official code
     takes both in turn on each batch, with an optimiser each).
 
+    What is trained is the vector at [MASK] of a prompt; the exported encoder's embeddings of plain texts only follow.
+
     Logs both losses and the share of texts whose label the words tell. Raises DataError for labels that are no single
     token, UsageError for options that cannot be used or prompts that do not fit, ModelError without a masked-LM head.
     """
