@@ -16,8 +16,17 @@ from nearfar.encoders.encode import evaluating
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-MASKED_LANGUAGE_HEADS = ("cls.predictions.", "lm_head.", "vocab_transform.", "predictions.")
-"""How the names of the weights of a masked-LM head begin: BERT and MPNet's kin, RoBERTa, DistilBERT, ALBERT."""
+MASKED_LANGUAGE_HEADS = (
+    "cls.predictions.",
+    "lm_head.",
+    "vocab_transform.",
+    "predictions.",
+    "generator_predictions.",
+    "generator_lm_head.",
+    "decoder.bias",
+)
+"""How the names of the weights of a masked-LM head begin: BERT and MPNet's kin, RoBERTa, DistilBERT, ALBERT, ELECTRA
+and ConvBERT (both), ModernBERT."""
 
 
 def has_transformer(encoder: SentenceTransformer) -> bool:
