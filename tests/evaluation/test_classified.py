@@ -47,3 +47,20 @@ def test_the_distance_of_domains_by_loops() -> None:
             domain_distance(*wrong)
     with pytest.raises(DataError, match="are the same"):
         domain_distance(np.ones((3, 2)), np.zeros((3, 2)))
+
+
+def test_domains_are_evaluated_by_their_labelled_texts() -> None:
+    from nearfar import encoders
+    from nearfar.data import Examples
+    from nearfar.evaluation import evaluate
+
+    words = [f"{a}{b}" for a in "klmnp" for b in "aeiou"]
+    model = encoders.load("static", texts=words * 2, dimension=8, seed=0)
+    columns = {
+        "text": [f"{words[row % 25]} {words[(row * 7) % 25]}" for row in range(40)],
+        "label": ["a" if row % 2 else "b" for row in range(30)] + [""] * 10,
+        "domain": ["x"] * 30 + ["y"] * 10,
+    }
+    domains = Examples.from_columns(columns, shape="domains")
+    plain = Examples.from_columns({name: columns[name][:30] for name in ("text", "label")})
+    assert evaluate(model, domains).to_dict() == evaluate(model, plain).to_dict()

@@ -21,7 +21,7 @@ from nearfar.errors import MissingExtraError
 from nearfar.files import write_json
 from nearfar.training import checkpoints, processes
 from nearfar.training import folder as run_folder
-from nearfar.training.evaluating import Evaluator
+from nearfar.training.evaluating import Evaluator, Judge
 from nearfar.training.flow import ALL_STEPS, Flow, Pace
 from nearfar.training.guard import Guard
 from nearfar.training.interrupts import Interrupts
@@ -36,27 +36,33 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nearfar.encoders.classifier_files import EmbeddingClassifier
+    from nearfar.evaluation import Evaluation
+
+
+CLASSIFIER_MAIN = "classifier_accuracy"
 
 
 @dataclass
 class Fitted:
     """``steps`` done, why it ``ended``, ``seconds`` of training; ``best``: step and measures of the weights that the
-    encoder now has, when they are those of the best evaluation; ``classifier``: of its embeddings, where the method
-    learned one."""
+    encoder now has, when they are those of the best evaluation; ``main``: the name of the measure it was best by;
+    ``classifier``: of its embeddings, where the method learned one."""
 
     steps: int
     ended: str
     seconds: float
     interrupted: bool = False
     best: dict[str, Any] | None = None
+    main: str | None = None
     classifier: EmbeddingClassifier | None = None
 
 
 def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None, keep: bool = True) -> Fitted:
     """Train ``run`` in the run folder ``path``, from its last complete checkpoint if there is one.
 
-    ``main`` names the evaluation's main measure; None: there is no evaluation. ``keep``: whether a run that diverges
-    leaves the weights from before.
+    ``main`` names the evaluation's main measure; None: there is no evaluation. Where the method learns a classifier and
+    the evaluation data have labels, its accuracy takes that place. ``keep``: whether a run that diverges leaves the
+    weights from before.
     """
     place = path / run_folder.CHECKPOINTS
     start = checkpoints.last(place, run.run)
@@ -65,7 +71,10 @@ def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None,
     metrics = MetricsFile(path / run_folder.LINES)
     kept: list[dict[str, Any]] = processes.on_main(lambda: metrics.cut(step))
     method = method_of(run)
-    evaluator = _evaluator(path, run, method, main, metrics) if main is not None else None
+    judge = run.judge
+    if main is not None and _classifies(method, run):
+        main, judge = CLASSIFIER_MAIN, _with_classifier(method, run)
+    evaluator = _evaluator(path, run, method, main, judge, metrics) if main is not None else None
     if evaluator is not None:
         evaluator.resume([(each["step"], each["evaluation"][main]["value"]) for each in kept if "evaluation" in each])
     if start is not None and "ended" in before:
@@ -75,6 +84,7 @@ def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None,
         fitted = _train(path, run, method, evaluator, metrics, console, start, (seconds, step), keep)
     if evaluator is not None and not fitted.interrupted:
         fitted.best = evaluator.load_best()
+    fitted.main = main
     if isinstance(method, TextMethod):
         fitted.classifier = method.classifier()
     return fitted
@@ -192,7 +202,12 @@ def method_of(run: Prepared) -> ContrastiveMethod:
 
 
 def _evaluator(
-    path: Path, run: Prepared, method: ContrastiveMethod, main: str | None, metrics: MetricsFile
+    path: Path,
+    run: Prepared,
+    method: ContrastiveMethod,
+    main: str | None,
+    judge: Judge | None,
+    metrics: MetricsFile,
 ) -> Evaluator:
     assert run.evaluation is not None
     assert main is not None
@@ -204,9 +219,33 @@ def _evaluator(
         main=main,
         patience=run.settings.early_stop,
         record=lambda step, measures: metrics.append({"step": step, "evaluation": measures}),
-        judge=run.judge,
+        judge=judge,
         seed=run.settings.seed,
     )
+
+
+def _classifies(method: ContrastiveMethod, run: Prepared) -> bool:
+    """Whether what ``method`` has learned of classes can be evaluated."""
+    labelled = getattr(run.evaluation, "shape", None) == "labelled texts"
+    return labelled and isinstance(method, TextMethod) and method.classifier() is not None
+
+
+def _with_classifier(method: ContrastiveMethod, run: Prepared) -> Judge:
+    """Evaluates as the run does, and the classifier of ``method`` beside."""
+    from nearfar import evaluation
+    from nearfar.evaluation.classified import classifier_measures
+
+    seed = run.settings.seed
+
+    def judge(encoder: Any, data: Any) -> Evaluation:
+        found = run.judge(encoder, data) if run.judge is not None else evaluation.evaluate(encoder, data, seed=seed)
+        assert isinstance(method, TextMethod)
+        head = method.classifier()
+        assert head is not None
+        found.measures.update(classifier_measures(encoder, head, data, normalize=False, seed=seed))
+        return found
+
+    return judge
 
 
 def _guard(path: Path, run: Prepared, keep: bool) -> Guard:

@@ -138,7 +138,8 @@ def _finish(
         after = fitted.best["measures"]
     elif run.evaluation is not None:
         after = evaluation.evaluate(run.encoder, run.evaluation, seed=run.settings.seed).to_dict()
-    after = {**after, **_classified(run, fitted)}
+    if fitted.main not in after:
+        after = {**after, **_classified(run, fitted)}
     general = _general(run) if checks_generally(run) else {}
     lost = general_loss(before.general, general)
     if lost is not None:
@@ -151,7 +152,7 @@ def _finish(
     metrics: dict[str, Any] = {
         "before": before.measures,
         "after": after,
-        "main": before.main,
+        "main": fitted.main,
         "baselines": before.baselines,
         "seconds": seconds,
         "steps": fitted.steps,

@@ -134,7 +134,7 @@ def _train_in(path: Path, run: Prepared, console: Console | None, began: float) 
         steps=fitted.steps,
         ended=fitted.ended,
         before=before.measures,
-        main=before.main,
+        main=fitted.main,
         baselines=before.baselines,
         seconds={"training": fitted.seconds},
     )

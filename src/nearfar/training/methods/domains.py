@@ -68,8 +68,10 @@ class CrossDomain(TextViews):
         threshold: of H(Y) in nats; 0 (default): the paper's 0.53 for two classes, the same share of log C for C.
         thesaurus, model, there, back: files of views that need them.
 
-    Logs the share of right answers on the labelled texts of the batch and the entropy of the mean prediction. Raises
-    DataError where the source has labels of fewer than two classes, UsageError for views that depend on the loss.
+    Logs the share of right answers on the labelled texts of the batch, the entropy of the mean prediction, and the
+    predicted share of the target's largest class: where it goes to 1, predictions vary between domains alone, and
+    mutual information should enter later (``information_from``) or count less. Raises DataError where the source has
+    labels of fewer than two classes, UsageError for views that depend on the loss.
     """
 
     distributed = False
@@ -122,6 +124,8 @@ class CrossDomain(TextViews):
             terms["unlabelled_logits"] = unlabelled
             mean = unlabelled.detach().softmax(1).mean(0)
             logs["entropy of the mean prediction"] = -torch.special.xlogy(mean, mean).sum()
+            # all of a domain may get one class while the mean over both domains stays varied
+            logs["largest class of the target"] = logits[:n][domain == 1].detach().softmax(1).mean(0).max()
         loss: Tensor = self.objective(first, second, domain=domain, memory=self.memory, **terms)
         return loss, logs
 
