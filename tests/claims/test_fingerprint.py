@@ -69,6 +69,19 @@ def test_the_description_counts_where_the_experiment_reads_it(own: Path) -> None
     assert of(own) != before
 
 
+def test_what_is_imported_for_the_description_alone_does_not_count(own: Path) -> None:
+    (own.parent / "told.py").write_text("WORLD = 'numbers'\n")
+    replace(own, "from beside import gain\n", "from beside import gain\nfrom told import WORLD\n")
+    replace(own, 'world="numbers"', "world=WORLD")
+    before = of(own)
+    replace(own.parent / "told.py", "numbers", "other numbers")
+    assert of(own) == before
+    replace(own, "1 + float(noise[0])", "len(WORLD) + float(noise[0])")
+    before = of(own)
+    replace(own.parent / "told.py", "other", "odd")
+    assert of(own) != before
+
+
 def test_types_that_are_never_imported_do_not_count(own: Path) -> None:
     replace(
         own, "import torch\n", "import torch\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import hints\n"

@@ -92,7 +92,10 @@ class _Source:
         except SyntaxError as error:
             raise DataError(f"the module cannot be read: {error}", where=str(path)) from error
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        nodes = list(_run(tree))
+        described = _description(tree)
+        nodes = [node for node in _run(tree) if node is not described]
+        if described is not None:
+            nodes = _without(nodes, described)
         self.imports = sorted(set(_imports(nodes, package)), key=str)
         self.hands_on: dict[str, tuple[str, str | None]] = {
             alias.asname or alias.name: (_base(node, package), alias.name)
@@ -153,6 +156,35 @@ def _base(node: ast.ImportFrom, package: str) -> str:
     return ".".join(filter(None, [above, node.module]))
 
 
+def _description(tree: ast.Module) -> ast.Assign | None:
+    """``RECIPE = ...`` where nothing else reads it."""
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "RECIPE"]
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and statement.targets == names:
+            return statement
+    return None
+
+
+def _without(nodes: list[ast.AST], described: ast.Assign) -> list[ast.AST]:
+    """``nodes`` without those of the description, and without the names that are imported for it alone."""
+    inside = set(ast.walk(described))
+    outside = [node for node in nodes if node not in inside]
+    used = {node.id for node in outside if isinstance(node, ast.Name)}
+    said = {node.id for node in inside if isinstance(node, ast.Name)}
+
+    def kept(alias: ast.alias) -> bool:
+        name = alias.asname or alias.name
+        return name in used or name not in said
+
+    left: list[ast.AST] = []
+    for node in outside:
+        if not isinstance(node, ast.ImportFrom):
+            left.append(node)
+        elif names := [alias for alias in node.names if kept(alias)]:
+            left.append(ast.ImportFrom(module=node.module, names=names, level=node.level))
+    return left
+
+
 def _run(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes but those under ``if TYPE_CHECKING:``, which never run."""
     waiting = [tree]
@@ -179,7 +211,7 @@ def _code(text: str, tree: ast.Module) -> str:
 
 
 def _words(tree: ast.Module) -> Iterator[tuple[int, int]]:
-    """First and last line of every string that stands alone, and of ``RECIPE = ...`` where nothing else reads it."""
+    """First and last line of every string that stands alone, and of the recipe's description."""
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Expr)
@@ -188,7 +220,6 @@ def _words(tree: ast.Module) -> Iterator[tuple[int, int]]:
             and node.end_lineno is not None
         ):
             yield node.lineno, node.end_lineno
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "RECIPE"]
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign) and statement.targets == names and statement.end_lineno is not None:
-            yield statement.lineno, statement.end_lineno
+    described = _description(tree)
+    if described is not None and described.end_lineno is not None:
+        yield described.lineno, described.end_lineno
