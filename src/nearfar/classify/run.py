@@ -121,9 +121,7 @@ def _parts(
     from nearfar import data
 
     def read(paths: str | list[str]) -> Examples:
-        return data.read(
-            paths, columns=settings.columns, shapes=data.PLAIN_SHAPES, max_bad_rows=settings.max_bad_rows
-        )
+        return data.read(paths, columns=settings.columns, shapes=data.PLAIN_SHAPES, max_bad_rows=settings.max_bad_rows)
 
     if examples is None:
         if settings.data is None:
