@@ -305,7 +305,7 @@ def test_objectives_are_narrowed_down(nearfar: Called) -> None:
         (["train", "pears.jsonl", "--output", "o"], 1, "did you mean"),
         (["train", "--output", "o"], 2, "no data"),
         (["train", "--nonsense"], 2, "No such option"),
-        (["search", "o"], 2, "Missing"),
+        (["search", "o"], 2, "nothing to search for"),
         (["objectives", "nothing"], 2, "there is no objective"),
         (["encode", "pairs.jsonl", "pairs.jsonl", "--output", "v"], 1, "model"),
     ],
