@@ -105,9 +105,7 @@ def _read_evaluation(path: str, settings: TrainingSettings) -> Examples:
     from nearfar import data
 
     try:
-        return data.read(
-            path, columns=settings.columns, shapes=data.PLAIN_SHAPES, max_bad_rows=settings.max_bad_rows
-        )
+        return data.read(path, columns=settings.columns, shapes=data.PLAIN_SHAPES, max_bad_rows=settings.max_bad_rows)
     except DataError as error:
         if settings.columns is None:
             raise

@@ -126,8 +126,8 @@ RECIPE = Recipe(
     "of a class with itself, the easiest, it is stronger and is measured beside. Gating one side "
     "alone, or with the other row's gate, trains as well; recorded numbers and formulas in the tests exclude it. The "
     "rank correlation over different classes varies from 0.13 to 0.60 with the seed, so that its interval takes in the "
-    "0.2 asked for in one run of the five seeds and lies just above it in another, whose arithmetic differed in nothing "
-    "but rounding.",
+    "0.2 asked for in one run of the five seeds and lies just above it in another, whose arithmetic differed in "
+    "nothing but rounding.",
     verified="formula read in the official code; numbers of a transcription of it are matched by the tests; of the "
     "claims only the abstract was seen",
     weak=True,
