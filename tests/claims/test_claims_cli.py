@@ -114,7 +114,7 @@ def test_calls_that_cannot_be_meant_end_with_2(nearfar: Callable[..., Done]) -> 
     for arguments, said in [
         (["reproduce"], "name recipes, or pass --all"),
         (["reproduce", "supcon", "--all"], "name recipes, or pass --all"),
-        (["reproduce", "supkon"], "did you mean supcon?"),
+        (["reproduce", "supkon"], "did you mean supcon"),
         (["reproduce", "none.py"], "there is no file"),
         (["reproduce", "supcon", "--wing", "representation"], "belong to --all"),
         (["recipes", "--wing", "nowhere"], "there is no wing 'nowhere'"),

@@ -25,7 +25,10 @@ def show(
         typer.Option("--training", help="Only those that train on your own texts: which data, what the encoder needs."),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON: a list of {id, wing, title, paper, claim, training}.")
+        bool,
+        typer.Option(
+            "--json", help="Print JSON: a list of {id, wing, title, paper, claim}, with --training how it trains."
+        ),
     ] = False,
 ) -> None:
     """List the papers that are recipes, with their claims; or read one's page.
@@ -57,7 +60,7 @@ def show(
                     "title": recipe.title,
                     "paper": str(recipe.paper),
                     "claim": recipe.claim,
-                    "training": _training(recipe),
+                    **({"training": _training(recipe)} if training else {}),
                 }
                 for recipe in chosen
             ]
@@ -77,10 +80,9 @@ def show(
         console.out.print()
 
 
-def _training(recipe: Recipe) -> dict[str, Any] | None:
+def _training(recipe: Recipe) -> dict[str, Any]:
     how = recipe.training
-    if how is None:
-        return None
+    assert how is not None
     return {
         "shapes": dict(how.shapes),
         "needs": list(how.needs),
