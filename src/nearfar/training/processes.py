@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -27,6 +28,14 @@ def start(device: str | None = None) -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    # threads that still wait for others when the interpreter goes would end the process with an abort
+    atexit.register(leave)
+
+
+def leave() -> None:
+    """Part from the processes that :func:`start` joined; called by itself when the interpreter ends."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def world_size() -> int:
