@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -35,6 +36,7 @@ def start(device: str | None = None) -> None:
 def leave() -> None:
     """Part from the processes that :func:`start` joined; called by itself when the interpreter ends."""
     if dist.is_available() and dist.is_initialized():
+        gc.collect()  # wrapped models, in cycles, hold on to the group
         dist.destroy_process_group()
 
 
