@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from nearfar import training
@@ -17,6 +16,7 @@ from nearfar.data import Examples
 from nearfar.errors import ModelError, UsageError
 from nearfar.training import TrainingSettings
 from support import sentence_models
+from support.resumed import logged, short, weights, whole_and_resumed
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*narrow cone"), pytest.mark.usefixtures("quick")]
 
@@ -39,48 +39,31 @@ def corpus() -> Examples:
 
 
 def settings(output: Path, bert: Path, recipe: str, **more: Any) -> TrainingSettings:
-    usual: dict[str, Any] = {
-        "general_check": False,
-        "device": "cpu",
-        "log_every": 1,
-        "batch_size": 16,
-        "epochs": 2.0,
-        "learning_rate": 1e-3,
-        "parameters": OPTIONS[recipe],
-    }
-    return TrainingSettings(output=str(output), encoder=str(bert), recipe=recipe, **{**usual, **more})
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(next((folder / "checkpoints").glob("*/model.safetensors")))
+    return short(output, bert, recipe, **{"parameters": OPTIONS[recipe], **more})
 
 
 @pytest.mark.parametrize("recipe", OPTIONS)
 def test_a_run_that_was_broken_off_goes_on_to_the_same_weights_and_exports_the_encoder(
     tmp_path: Path, bert: Path, corpus: Examples, recipe: str, interrupt_at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = training.train(settings(tmp_path / "whole", bert, recipe), examples=corpus)
-    after_step = training.ContrastiveMethod.after_step
-    interrupt_at(3)
-    broken = training.train(settings(tmp_path / "broken", bert, recipe), examples=corpus)
-    assert (broken.interrupted, broken.steps) == (True, 3)
-    monkeypatch.setattr(training.ContrastiveMethod, "after_step", after_step)
-    again = training.train(TrainingSettings(output=str(tmp_path / "broken"), resume=True), examples=corpus)
-    assert (again.interrupted, again.steps) == (False, whole.steps)
-    expected, found = weights(whole.folder), weights(again.folder)
-    assert expected.keys() == found.keys()
-    for name, value in expected.items():
-        # sums of the two gradients of a table that encoder and language head share may differ in their last bit
-        torch.testing.assert_close(value, found[name], rtol=0, atol=1e-8, msg=name)
+    # sums of the two gradients of a table that encoder and language head share may differ in their last bit
+    whole, again = whole_and_resumed(
+        *(settings(tmp_path / name, bert, recipe) for name in ("whole", "broken")),
+        corpus,
+        interrupt_at,
+        monkeypatch,
+        tolerance=1e-8,
+    )
+    found = weights(again.folder)
     # the exported folder is the encoder's alone, and what was trained
     exported = SentenceTransformer(str(again.folder / "model"), device="cpu").state_dict()
     assert exported.keys() == SentenceTransformer(str(bert), device="cpu").state_dict().keys()
     mine = {name.removeprefix("encoder."): value for name, value in found.items() if name.startswith("encoder.")}
     assert all(torch.equal(exported[name], value) for name, value in mine.items())
-    lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    logged = {"simcse": "masked language", "dclr": "negatives left out", "clusterns": "pairs of one cluster"}
-    if recipe in logged:
-        assert any(logged[recipe] in line for line in lines)
+    lines = logged(whole.folder)
+    said = {"simcse": "masked language", "dclr": "negatives left out", "clusterns": "pairs of one cluster"}
+    if recipe in said:
+        assert any(said[recipe] in line for line in lines)
 
 
 def test_simcse_takes_pairs_with_hard_negatives(tmp_path: Path, bert: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from nearfar import encoders, training
 from nearfar.cli.app import run
@@ -16,6 +15,7 @@ from nearfar.data import Examples
 from nearfar.errors import ModelError, UsageError
 from nearfar.training import TrainingSettings
 from support import sentence_models
+from support.resumed import logged, short, weights, whole_and_resumed
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*narrow cone"), pytest.mark.usefixtures("quick")]
 
@@ -42,20 +42,7 @@ def corpus(recipe: str, rows: int = 40) -> Examples:
 
 
 def settings(output: Path, bert: Path, recipe: str, **more: Any) -> TrainingSettings:
-    usual: dict[str, Any] = {
-        "general_check": False,
-        "device": "cpu",
-        "log_every": 1,
-        "batch_size": 16,
-        "epochs": 2.0,
-        "learning_rate": 1e-3,
-        "parameters": OPTIONS[recipe],
-    }
-    return TrainingSettings(output=str(output), encoder=str(bert), recipe=recipe, **{**usual, **more})
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(next((folder / "checkpoints").glob("*/model.safetensors")))
+    return short(output, bert, recipe, **{"parameters": OPTIONS[recipe], **more})
 
 
 @pytest.mark.parametrize("recipe", OPTIONS)
@@ -63,18 +50,14 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_weights_and_exports_the_e
     tmp_path: Path, bert: Path, recipe: str, interrupt_at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = corpus(recipe)
-    whole = training.train(settings(tmp_path / "whole", bert, recipe), examples=examples)
-    after_step = training.ContrastiveMethod.after_step
-    interrupt_at(3)
-    broken = training.train(settings(tmp_path / "broken", bert, recipe), examples=examples)
-    assert (broken.interrupted, broken.steps) == (True, 3)
-    monkeypatch.setattr(training.ContrastiveMethod, "after_step", after_step)
-    again = training.train(TrainingSettings(output=str(tmp_path / "broken"), resume=True), examples=examples)
-    assert (again.interrupted, again.steps) == (False, whole.steps)
-    expected, found = weights(whole.folder), weights(again.folder)
-    assert expected.keys() == found.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(value, found[name], rtol=0, atol=1e-7, msg=name)
+    whole, again = whole_and_resumed(
+        *(settings(tmp_path / name, bert, recipe) for name in ("whole", "broken")),
+        examples,
+        interrupt_at,
+        monkeypatch,
+        tolerance=1e-7,
+    )
+    found = weights(again.folder)
     # what is exported is the encoder's alone, and what was trained
     exported, start = (encoders.load(folder, device="cpu").state_dict() for folder in (again.folder / "model", bert))
     more = {"0.prefix.table"} if recipe == "promcse" else set()
@@ -84,7 +67,7 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_weights_and_exports_the_e
     assert all(torch.equal(exported[name], value) for name, value in mine.items())
     changed = {name for name in start if not torch.equal(exported[name], start[name])}
     assert bool(changed) == (recipe != "promcse")  # a frozen encoder stays as it is
-    lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = logged(whole.folder)
     if recipe in LOGGED:
         assert any(LOGGED[recipe] in line for line in lines)
 

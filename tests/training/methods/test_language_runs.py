@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from nearfar import training
@@ -17,6 +16,7 @@ from nearfar.data import Examples
 from nearfar.errors import ModelError, UsageError
 from nearfar.training import TrainingSettings
 from support import sentence_models
+from support.resumed import logged, short, weights, whole_and_resumed
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*narrow cone"), pytest.mark.usefixtures("quick")]
 
@@ -45,21 +45,7 @@ def corpus(recipe: str, rows: int = 40) -> Examples:
 
 
 def settings(output: Path, bert: Path, recipe: str, **more: Any) -> TrainingSettings:
-    usual: dict[str, Any] = {
-        "general_check": False,
-        "device": "cpu",
-        "log_every": 1,
-        "batch_size": 16,
-        "epochs": 2.0,
-        "max_length": 80,
-        "learning_rate": 1e-3,
-        "parameters": OPTIONS[recipe],
-    }
-    return TrainingSettings(output=str(output), encoder=str(bert), recipe=recipe, **{**usual, **more})
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(next((folder / "checkpoints").glob("*/model.safetensors")))
+    return short(output, bert, recipe, **{"parameters": OPTIONS[recipe], "max_length": 80, **more})
 
 
 @pytest.mark.parametrize("recipe", OPTIONS)
@@ -67,19 +53,15 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_weights_and_exports_the_e
     tmp_path: Path, bert: Path, recipe: str, interrupt_at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = corpus(recipe)
-    whole = training.train(settings(tmp_path / "whole", bert, recipe), examples=examples)
-    after_step = training.ContrastiveMethod.after_step
-    interrupt_at(3)
-    broken = training.train(settings(tmp_path / "broken", bert, recipe), examples=examples)
-    assert (broken.interrupted, broken.steps) == (True, 3)
-    monkeypatch.setattr(training.ContrastiveMethod, "after_step", after_step)
-    again = training.train(TrainingSettings(output=str(tmp_path / "broken"), resume=True), examples=examples)
-    assert (again.interrupted, again.steps) == (False, whole.steps)
-    expected, found = weights(whole.folder), weights(again.folder)
-    assert expected.keys() == found.keys()
-    for name, value in expected.items():
-        # sums of the two gradients of a table that encoder and language head share may differ in their last bit
-        torch.testing.assert_close(value, found[name], rtol=0, atol=1e-6, msg=name)
+    # sums of the two gradients of a table that encoder and language head share may differ in their last bit
+    whole, again = whole_and_resumed(
+        *(settings(tmp_path / name, bert, recipe) for name in ("whole", "broken")),
+        examples,
+        interrupt_at,
+        monkeypatch,
+        tolerance=1e-6,
+    )
+    found = weights(again.folder)
     # the exported folder is the encoder's alone, and what was trained
     exported = SentenceTransformer(str(again.folder / "model"), device="cpu").state_dict()
     start = SentenceTransformer(str(bert), device="cpu").state_dict()
@@ -88,7 +70,7 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_weights_and_exports_the_e
     assert mine
     assert all(torch.equal(exported[name], value) for name, value in mine.items())
     assert any(not torch.equal(exported[name], start[name]) for name in start)
-    lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = logged(whole.folder)
     assert any(LOGGED[recipe] in line for line in lines)
 
 

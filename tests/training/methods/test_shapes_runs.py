@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from nearfar import encoders, training
@@ -21,6 +20,7 @@ from nearfar.errors import UsageError
 from nearfar.evaluation.classified import classifier_measures
 from nearfar.training import TrainingSettings
 from support import sentence_models
+from support.resumed import logged, short, weights, whole_and_resumed
 from support.sentence_models import WORDS
 
 pytestmark = [
@@ -85,20 +85,7 @@ def run(arguments: list[str]) -> int:
 
 
 def settings(output: Path, encoder: Path | str, recipe: str, **more: Any) -> TrainingSettings:
-    usual: dict[str, Any] = {
-        "general_check": False,
-        "device": "cpu",
-        "log_every": 1,
-        "batch_size": 12,
-        "epochs": 2.0,
-        "learning_rate": 1e-3,
-        "dimension": 16,
-    }
-    return TrainingSettings(output=str(output), encoder=str(encoder), recipe=recipe, **{**usual, **more})
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(next((folder / "checkpoints").glob("*/model.safetensors")))
+    return short(output, encoder, recipe, **{"batch_size": 12, "dimension": 16, **more})
 
 
 @pytest.mark.parametrize("recipe", MADE)
@@ -106,18 +93,14 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_weights_and_exports_the_e
     tmp_path: Path, bert: Path, recipe: str, interrupt_at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = MADE[recipe]()
-    whole = training.train(settings(tmp_path / "whole", bert, recipe), examples=examples)
-    after_step = training.ContrastiveMethod.after_step
-    interrupt_at(3)
-    broken = training.train(settings(tmp_path / "broken", bert, recipe), examples=examples)
-    assert (broken.interrupted, broken.steps) == (True, 3)
-    monkeypatch.setattr(training.ContrastiveMethod, "after_step", after_step)
-    again = training.train(TrainingSettings(output=str(tmp_path / "broken"), resume=True), examples=examples)
-    assert (again.interrupted, again.steps) == (False, whole.steps)
-    expected, found = weights(whole.folder), weights(again.folder)
-    assert expected.keys() == found.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(value, found[name], rtol=0, atol=1e-7, msg=name)
+    whole, again = whole_and_resumed(
+        *(settings(tmp_path / name, bert, recipe) for name in ("whole", "broken")),
+        examples,
+        interrupt_at,
+        monkeypatch,
+        tolerance=1e-7,
+    )
+    found = weights(again.folder)
     exported, start = (encoders.load(folder, device="cpu").state_dict() for folder in (again.folder / "model", bert))
     assert exported.keys() == start.keys()
     mine = {name.removeprefix("encoder."): value for name, value in found.items() if name.startswith("encoder.")}
@@ -126,7 +109,7 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_weights_and_exports_the_e
     assert any(not torch.equal(exported[name], value) for name, value in start.items())
     plain = SentenceTransformer(str(again.folder / "model"), device="cpu")
     np.testing.assert_allclose(plain.encode(["kab lod"]), again.encoder.encode(["kab lod"]), atol=1e-6)
-    lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = logged(whole.folder)
     if recipe in LOGGED:
         assert any(LOGGED[recipe] in line for line in lines)
 
