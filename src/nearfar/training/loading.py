@@ -148,7 +148,7 @@ class _Tokens:
         self.static = is_static(encoder)
         self._encoder = encoder
         self._examples = examples
-        self._prompts = [_prompt(encoder, column) for column in examples.text_columns]
+        self._prompts = [prompt_of(encoder, column) for column in examples.text_columns]
         try:
             self._ahead: encoders.Tokenized | None = encoders.pretokenize(encoder, self._texts())
             self.lengths = self._ahead.lengths
@@ -190,7 +190,7 @@ def _of_rows(examples: Examples) -> dict[str, torch.Tensor]:
     return {}
 
 
-def _prompt(encoder: SentenceTransformer, column: str) -> str:
+def prompt_of(encoder: SentenceTransformer, column: str) -> str:
     """What evaluation puts before texts of this column: the model's prompt for its task, or its default prompt."""
     prompts = getattr(encoder, "prompts", None) or {}
     task = _TASKS.get(column.split("_")[0])

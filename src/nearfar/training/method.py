@@ -155,16 +155,8 @@ class ContrastiveMethod(Method):
         elif self.shape == "texts":
             relation = Paired(torch.cat([rows, rows]), query_exclude=batch.get("exclude"))
         else:
-            n = len(rows)
-            query, key = embeddings[:n], embeddings[n:]
-            negatives = rows.new_full((len(key) - n,), -1)
-            exclude = batch.get("exclude")
-            relation = Paired(
-                rows,
-                torch.cat([rows, negatives]) if len(negatives) else rows,
-                query_exclude=None if exclude is None else exclude[:n],
-                key_exclude=exclude,
-            )
+            query, key = embeddings[: len(rows)], embeddings[len(rows) :]
+            relation = paired(batch, len(key))
         loss = self.objective(query, key, relation=relation, memory=self.memory, group=group)
         logs: Logs = {}
         temperature: Temperature | None = getattr(self.objective, "temperature", None)
@@ -196,6 +188,22 @@ class ContrastiveMethod(Method):
         else:
             costs = self.objective((first * second).sum(1), targets)
         return sum_over_processes(costs.mean() / world_size(), group)
+
+
+def paired(batch: Batch, keys: int, *, columns: int = 0) -> Paired:
+    """Query i and key i of a batch belong together, further ones of the ``keys`` are hard negatives.
+
+    Keys with the text of a query's positive are ignored, as far as the batch says which texts are equal;
+    ``columns``: how many columns of what it says come before those of the keys (1 for texts, which come twice).
+    """
+    rows, exclude = batch["rows"], batch.get("exclude")
+    n = len(rows)
+    ids = torch.cat([rows, rows.new_full((keys - n,), -1)])
+    if exclude is None:
+        return Paired(rows, ids)
+    known = exclude[columns * n :]
+    known = torch.cat([known, known.new_full((keys - len(known),), -1)])
+    return Paired(rows, ids, query_exclude=known[:n], key_exclude=known)
 
 
 def scale_gradient(value: Tensor, factor: float) -> Tensor:

@@ -14,8 +14,7 @@ from nearfar.errors import DataError
 from nearfar.negatives import Batches, NoDuplicateBatches
 from nearfar.negatives.streams import Interleaved
 from nearfar.objectives import MCSE
-from nearfar.training.method import Batch, Logs
-from nearfar.training.methods.dropout import paired
+from nearfar.training.method import Batch, Logs, paired
 from nearfar.training.text_training import Option, TextMethod, TextSetting
 
 if TYPE_CHECKING:

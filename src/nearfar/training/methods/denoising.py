@@ -11,8 +11,7 @@ from nearfar.encoders.denoising import DenoisingDecoder, restoration_loss, resto
 from nearfar.encoders.inside import Inside
 from nearfar.errors import UsageError
 from nearfar.objectives import InfoNCE
-from nearfar.training.method import Batch, Logs
-from nearfar.training.methods.dropout import paired
+from nearfar.training.method import Batch, Logs, paired
 from nearfar.training.methods.masked_language import language_head
 from nearfar.training.text_training import Option, TextMethod, TextSetting
 

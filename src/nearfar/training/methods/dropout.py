@@ -18,7 +18,7 @@ from nearfar.encoders.masked_language import WITHOUT_HEAD, masked_language_loss,
 from nearfar.errors import ModelError, UsageError
 from nearfar.negatives import ClusterMemory, by_complement, gaussian, harder, own_negatives
 from nearfar.objectives import DCLR, ClusterNS, CompCSE, InfoNCE
-from nearfar.training.method import Batch, Logs, scale_gradient
+from nearfar.training.method import Batch, Logs, paired, scale_gradient
 from nearfar.training.processes import process_group, world_size
 from nearfar.training.text_training import Option, TextMethod, TextSetting
 from nearfar.views.text.halves import halves
@@ -38,24 +38,8 @@ class DropoutMethod(TextMethod):
         return projected[:n], projected[n:]
 
     def relation(self, batch: Batch, keys: int) -> Paired:
-        """Query i and key i are the same text or a pair; see :func:`paired`."""
+        """Query i and key i are the same text or a pair; see :func:`~nearfar.training.method.paired`."""
         return paired(batch, keys, columns=1 if self.shape == "texts" else 0)
-
-
-def paired(batch: Batch, keys: int, *, columns: int = 0) -> Paired:
-    """Query i and key i of a batch belong together, further ones of the ``keys`` are hard negatives.
-
-    Keys with the text of a query's positive are ignored, as far as the batch says which texts are equal;
-    ``columns``: how many columns of what it says come before those of the keys (1 for texts, which come twice).
-    """
-    rows, exclude = batch["rows"], batch.get("exclude")
-    n = len(rows)
-    ids = torch.cat([rows, rows.new_full((keys - n,), -1)])
-    if exclude is None:
-        return Paired(rows, ids)
-    known = exclude[columns * n :]
-    known = torch.cat([known, known.new_full((keys - len(known),), -1)])
-    return Paired(rows, ids, query_exclude=known[:n], key_exclude=known)
 
 
 SIMCSE: Mapping[str, Option] = {"temperature": 0.05, "hard_negative_weight": 1.0, "mlm_weight": 0.0}

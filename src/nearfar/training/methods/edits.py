@@ -16,8 +16,7 @@ from nearfar.encoders.masked_language import WITHOUT_HEAD, MaskedLanguageModel, 
 from nearfar.encoders.tokens import token_limit
 from nearfar.errors import ModelError, UsageError
 from nearfar.objectives import InfoNCE
-from nearfar.training.method import Batch, Logs
-from nearfar.training.methods.dropout import paired
+from nearfar.training.method import Batch, Logs, paired
 from nearfar.training.text_training import Option, TextMethod, TextSetting
 
 DIFFCSE: Mapping[str, Option] = {

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from nearfar import encoders
-from nearfar.contrast import Paired
 from nearfar.data.judged_pairs import gapped, smoothed, without_gaps
 from nearfar.encoders.judge import EncoderJudge
 from nearfar.errors import DataError, UsageError
 from nearfar.objectives import CLAIF, CLHAIF
-from nearfar.training.method import Batch, Logs
+from nearfar.training.method import Batch, Logs, paired
 from nearfar.training.methods.retokenised import tokenised
 from nearfar.training.text_training import TextMethod, TextSetting
 
@@ -115,13 +114,7 @@ class JudgedContrast(TextMethod):
         n = len(rows)
         pairs = self.examples.take(rows.tolist())
         grade = self.judge(pairs["anchor"], pairs["positive"]).to(embeddings.device)
-        exclude = batch.get("exclude")
-        relation = Paired(
-            rows,
-            torch.cat([rows, rows.new_full((len(embeddings) - 2 * n,), -1)]),
-            query_exclude=None if exclude is None else exclude[:n],
-            key_exclude=exclude,
-        )
+        relation = paired(batch, len(embeddings) - n)
         loss: Tensor = self.objective(
             embeddings[:n], embeddings[n:], grade=grade, relation=relation, memory=self.memory
         )

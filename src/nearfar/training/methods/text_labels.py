@@ -13,7 +13,7 @@ from nearfar.encoders.matching import CosineMatcher, Matcher
 from nearfar.errors import DataError, UsageError
 from nearfar.negatives.label_words import LabelWords, label_words
 from nearfar.objectives import BinaryNCE
-from nearfar.training.loading import _prompt
+from nearfar.training.loading import prompt_of
 from nearfar.training.method import Batch, Logs
 from nearfar.training.methods.retokenised import tokenised
 from nearfar.training.text_training import Option, TextMethod, TextSetting
@@ -48,7 +48,7 @@ class TextLabels(TextMethod):
             raise UsageError(f"matcher must be cosine or mlp, got {options['matcher']!r}", where="--set matcher=...")
         self.matcher = CosineMatcher() if options["matcher"] == "cosine" else Matcher(setting.dimension)
         self.examples = setting.examples
-        self.prompt = _prompt(setting.encoder, "text")
+        self.prompt = prompt_of(setting.encoder, "text")
         self.names: list[str] = []
         if self.shape == "labelled texts":
             self.names = setting.examples.labels()[1]

@@ -17,9 +17,8 @@ from nearfar.encoders.inside import Inside
 from nearfar.encoders.masked_language import MaskedLanguageModel, embedding_table, load_masked_language_model
 from nearfar.errors import UsageError
 from nearfar.objectives import Objective
-from nearfar.training.loading import _prompt
-from nearfar.training.method import Batch, ContrastiveMethod, Logs
-from nearfar.training.methods.dropout import paired
+from nearfar.training.loading import prompt_of
+from nearfar.training.method import Batch, ContrastiveMethod, Logs, paired
 from nearfar.training.methods.retokenised import tokenised
 from nearfar.training.processes import process_group
 from nearfar.training.shapes import check_fit
@@ -73,7 +72,7 @@ class TextViews(TextMethod):
         # not registered: it holds no parameter that the encoder does not
         self._inside = [Inside(setting.encoder)] if any(side.inside for side in self.sides) else []
         self.examples, self.seed = setting.examples, setting.seed
-        self.prompt = _prompt(setting.encoder, "text")
+        self.prompt = prompt_of(setting.encoder, "text")
         self.epoch = nn.Buffer(torch.zeros((), dtype=torch.int64))
         self._steps: dict[int, tuple[Tensor, ...]] = {}
 
