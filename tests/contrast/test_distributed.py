@@ -5,7 +5,6 @@ The processes run this file as a script; they are started once for all cases.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from nearfar.contrast import (
 )
 from nearfar.contrast.engine import RowCosts
 from nearfar.objectives import DCLW, InfoNCE, PairwiseLogistic, SupCon, Triplet
+from support.processes import of_processes
 
 QUERIES = [slice(0, 5), slice(5, 8)]
 KEYS = [slice(0, 5), slice(5, 12)]
@@ -246,23 +246,7 @@ def _work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("processes")
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in running:
-            output, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, output
-    finally:
-        for process in running:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return of_processes(__file__, folder, timeout=120)
 
 
 def _assert_same(parts: list[dict[str, Any]], expected: dict[str, Any]) -> None:

@@ -7,8 +7,6 @@ The processes run this file as a script; they are started once for all examples.
 from __future__ import annotations
 
 import datetime
-import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from nearfar.objectives import RowObjective
 from support.batches import BATCHES, Batch, Part
 from support.examples import all_examples
 from support.outcomes import Outcome, assert_same, outcome, tiles_of
+from support.processes import of_processes
 
 EXAMPLES = all_examples()
 WAYS: dict[str, tuple[int, list[str]]] = {
@@ -112,27 +111,7 @@ def _work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("processes")
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    logs = [(folder / f"{rank}.log").open("w+") for rank in range(4)]
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        for rank, log in enumerate(logs)
-    ]
-    try:
-        for process, log in zip(running, logs, strict=True):
-            process.wait(timeout=600)
-            log.seek(0)
-            assert process.returncode == 0, log.read()
-    finally:
-        for process, log in zip(running, logs, strict=True):
-            process.kill()
-            log.close()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(4)]
+    return of_processes(__file__, folder, count=4, timeout=600)
 
 
 def _of_example(processes: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

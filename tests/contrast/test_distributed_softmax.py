@@ -7,8 +7,6 @@ processes run this file as a script.
 from __future__ import annotations
 
 import datetime
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +33,7 @@ from nearfar.objectives import (
     RowObjective,
     SupCon,
 )
+from support.processes import of_processes
 
 SIZES = (3, 2)
 """How many items each process holds."""
@@ -158,23 +157,7 @@ def _work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tensor]]]:
     folder = tmp_path_factory.mktemp("processes")
-    logs = [(folder / f"{rank}.log").open("w+") for rank in range(2)]
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)], stdout=log, stderr=subprocess.STDOUT, env=os.environ
-        )
-        for rank, log in enumerate(logs)
-    ]
-    try:
-        for process, log in zip(running, logs, strict=True):
-            process.wait(timeout=120)
-            log.seek(0)
-            assert process.returncode == 0, log.read()
-    finally:
-        for process, log in zip(running, logs, strict=True):
-            process.kill()
-            log.close()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return of_processes(__file__, folder, timeout=120)
 
 
 @pytest.mark.parametrize("memory", ["dense", "tiled"])

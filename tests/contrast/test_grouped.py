@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from nearfar.contrast import Graded, Grouped, Relation, Taught
 from nearfar.objectives import KL, InfoNCE, PairwiseLogistic
+from support.processes import of_processes
 
 CPU = torch.device("cpu")
 PROMPTS = torch.tensor([7, 3, 5, -1])
@@ -212,19 +211,7 @@ def _work(rank: int, folder: Path) -> None:
 
 
 def test_responses_and_teachers_over_two_processes(tmp_path: Path) -> None:
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        for rank in range(2)
-    ]
-    for process in running:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
-    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    parts = of_processes(__file__, tmp_path, timeout=120)
     for part in parts:
         assert "different grades" in part["refused"][0]
         assert "the teacher's embeddings" in part["refused"][1]

@@ -33,6 +33,7 @@ from nearfar.contrast import (
     kernels,
 )
 from nearfar.objectives import DCL, DCLW, InfoNCE, RowObjective, SupCon
+from support.processes import of_processes
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -175,25 +176,8 @@ def _work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("kernels")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(folder)}
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in running:
-            output, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, output
-    finally:
-        for process in running:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    environment = {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(folder)}
+    return of_processes(__file__, folder, environment=environment, timeout=300)
 
 
 def _expected(case: Case) -> dict[str, Any]:

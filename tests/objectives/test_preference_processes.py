@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch.distributed as dist
 from nearfar.objectives import get
 from nearfar.objectives.preference_anchored import kto_reference_point
 from support.preferences import Pairs, pairs
+from support.processes import of_processes
 
 CASES: dict[str, dict[str, Any]] = {
     "rpo": {},
@@ -81,17 +80,7 @@ def _data() -> tuple[Pairs, torch.Tensor]:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("processes")
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    running = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env={**os.environ, "PYTHONPATH": path})
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=300) for process in running] == [0, 0]
-    finally:
-        for process in running:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return of_processes(__file__, folder, timeout=300)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -6,8 +6,6 @@ The processes run this file as a script; they are started once for all cases.
 from __future__ import annotations
 
 import datetime
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +34,7 @@ from nearfar.objectives import (
     QuickThoughts,
     SGBert,
 )
+from support.processes import of_processes
 
 SIZES = [4, 3]
 LEAVES = ("a", "b", "c", "e")
@@ -174,25 +173,7 @@ def _work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("text")
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in running:
-            said, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, said
-    finally:
-        for process in running:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return of_processes(__file__, folder, timeout=120)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -6,8 +6,6 @@ The processes run this file as a script; they are started once for all cases.
 from __future__ import annotations
 
 import datetime
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from nearfar.recipes import registry
 from nearfar.training.loading import TextBatches
 from nearfar.training.text_training import TextMethod, TextSetting
 from support import sentence_models
+from support.processes import of_processes
 
 SIZES = [5, 3]
 ROWS = sum(SIZES)
@@ -80,26 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(place: Path) -> list[dict[str, dict[str, Tensor]]]:
-    roots = [Path(__file__).parents[3] / "src", Path(__file__).parents[2]]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots)), "HF_HUB_OFFLINE": "1"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(place)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in running:
-            said, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, said
-    finally:
-        for process in running:
-            process.kill()
-    return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return of_processes(__file__, place, environment={"HF_HUB_OFFLINE": "1"}, timeout=240)
 
 
 @pytest.mark.parametrize("case", CASES)
