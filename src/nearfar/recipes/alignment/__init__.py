@@ -1,0 +1,1 @@
+"""Alignment: policies and language models, from preferences, rewards, ranked lists and demonstrations."""
