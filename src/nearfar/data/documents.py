@@ -8,10 +8,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from nearfar.data.arrow_rows import open_arrow
-from nearfar.data.json_rows import Row
 from nearfar.data.log import BadRow, ReadLog
-from nearfar.data.reading import READERS
+from nearfar.data.reading import read_rows
 from nearfar.data.sources import Source, find_sources
 from nearfar.data.values import BadValueError, shorten, text_check
 from nearfar.errors import DataError
@@ -37,25 +35,13 @@ def read_documents(
     check = text_check(text_limit)
     for source in sources:
         column = text
-        for line, row in _rows(source, log, text_limit):
+        for line, row in read_rows(source, log, text_limit):
             if column is None:
                 column = _text_column(row, source)
             try:
                 yield _document(row, column, check)
             except BadValueError as error:
                 log.bad(BadRow(str(source.path), line, column, str(error)))
-
-
-def _rows(source: Source, log: ReadLog, text_limit: int) -> Iterator[Row]:
-    if source.format in READERS:
-        yield from READERS[source.format](source, log, text_limit)
-        return
-    with open_arrow(source) as (schema, batches):
-        number = 0
-        for batch in batches(list(schema.names)):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
 
 
 def _text_column(row: dict[str, Any], source: Source) -> str:

@@ -26,6 +26,7 @@ from nearfar.data.fingerprints import Hashes, table_sha256, text_hashes
 from nearfar.data.grouping import (
     document_offsets,
     domain_codes,
+    held_out_groups,
     vector_hashes,
     vector_ids,
     vector_length,
@@ -329,27 +330,8 @@ class Examples:
 
         Raises :class:`UsageError` for a ``fraction`` outside of (0, 1), :class:`DataError` when there is one group.
         """
-        if not 0.0 < fraction < 1.0:
-            raise UsageError(
-                "the part to hold out must be between 0 and 1, both excluded", where=f"fraction={fraction}"
-            )
         by, groups = self._groups()
-        _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        if len(sizes) < 2:
-            raise DataError(
-                f"{len(self):,} rows cannot be split: they all have the same {by}",
-                hint=f"a split keeps rows with the same {'first text' if by in self.text_columns else by} together; "
-                "give the evaluation data as its own file",
-            )
-        # Groups in the order of the data: the draw must not depend on what the hashes happen to be.
-        first_seen = np.full(len(sizes), len(self), np.int64)
-        np.minimum.at(first_seen, group, np.arange(len(self)))
-        order = np.argsort(first_seen)[np.random.default_rng(seed).permutation(len(sizes))]
-        held = np.cumsum(sizes[order])
-        count = int(np.argmin(np.abs(held[:-1] - fraction * len(self)))) + 1
-        out = np.zeros(len(sizes), bool)
-        out[order[:count]] = True
-        mask = out[group]
+        mask = held_out_groups(groups, fraction, seed, by=by)
         return self._where(~mask), self._where(mask)
 
     def _groups(self) -> tuple[str, npt.NDArray[Any]]:

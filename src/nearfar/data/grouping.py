@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nearfar.data.fingerprints import Hashes
 from nearfar.data.values import shorten
-from nearfar.errors import UsageError
+from nearfar.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +24,34 @@ def document_offsets(names: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Where the runs of equal ``names`` begin, and where the last ends, ``[k + 1]``."""
     codes = name_codes(names)[0]
     return np.concatenate([[0], np.flatnonzero(np.diff(codes)) + 1, [len(codes)][: len(codes)]]).astype(np.int64)
+
+
+def held_out_groups(groups: npt.NDArray[Any], fraction: float, seed: int, *, by: str) -> npt.NDArray[np.bool_]:
+    """Which rows ``[n]`` to hold out at random: whole ``groups [n]``, about ``fraction`` of the rows, at least one
+    group and not all.
+
+    Groups are drawn until their rows come as near to ``fraction`` as the drawn order allows. ``by``: what the rows of a
+    group have in common, in words. Raises :class:`UsageError` for a ``fraction`` outside of (0, 1), :class:`DataError`
+    where there is one group.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise UsageError("the part to hold out must be between 0 and 1, both excluded", where=f"fraction={fraction}")
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise DataError(
+            f"{len(groups):,} rows cannot be split: they all have the same {by}",
+            hint=f"a split keeps rows with the same {by} together; give the evaluation data as its own file",
+        )
+    # Groups in the order of the data: the draw must not depend on what the hashes happen to be.
+    first_seen = np.full(len(sizes), len(groups), np.int64)
+    np.minimum.at(first_seen, group, np.arange(len(groups)))
+    order = np.argsort(first_seen)[np.random.default_rng(seed).permutation(len(sizes))]
+    held = np.cumsum(sizes[order])
+    count = int(np.argmin(np.abs(held[:-1] - fraction * len(groups)))) + 1
+    out = np.zeros(len(sizes), bool)
+    out[order[:count]] = True
+    chosen: npt.NDArray[np.bool_] = out[group]
+    return chosen
 
 
 def domain_codes(

@@ -203,7 +203,7 @@ class _Intake:
     def _take_rows(self, source: Source) -> None:
         rows = self._rows(source)
         typed = source.format in ("json", "jsonl")
-        head, names = _peek(rows)
+        head, names = peek(rows)
         if not head:
             return
         layout = self._settle(names, source, lists=typed)
@@ -293,7 +293,20 @@ class _Intake:
         self._ignore(new)
 
 
-def _peek(rows: Iterator[Row]) -> tuple[list[Row], list[str]]:
+def read_rows(source: Source, log: ReadLog, text_limit: int) -> Iterator[Row]:
+    """The rows of any file as ``(line or row, values)``; what cannot be read is logged, see :class:`ReadLog`."""
+    if source.format in READERS:
+        yield from READERS[source.format](source, log, text_limit)
+        return
+    with open_arrow(source) as (schema, batches):
+        number = 0
+        for batch in batches(list(schema.names)):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def peek(rows: Iterator[Row]) -> tuple[list[Row], list[str]]:
     """The first rows and the columns any of them has, so that one incomplete row does not decide what the file is."""
     head: list[Row] = []
     names: dict[str, None] = {}
