@@ -149,7 +149,7 @@ def _load(
             raise ModelError(f"this is no causal language model: {reason}", where=str(folder)) from error
     if report["missing_keys"]:
         raise ModelError(
-            f"the weights lack {', '.join(sorted(report['missing_keys'])[:3])}: no causal language model was saved here",
+            f"the weights lack {', '.join(sorted(report['missing_keys'])[:3])}: this is no causal language model",
             where=str(folder),
         )
     if device is not None:
@@ -281,7 +281,8 @@ def symbol_tokenizer(symbols: Iterable[str], *, begins: bool = True) -> PreTrain
     )
     made.chat_template = (
         ("{{ bos_token + ' ' }}" if begins else "")
-        + "{% for message in messages %}{{ '<|' + message['role'] + '|> ' + message['content'] + ' ' + eos_token + ' ' }}{% endfor %}"
-        + "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}"
+        + "{% for message in messages %}"
+        + "{{ '<|' + message['role'] + '|> ' + message['content'] + ' ' + eos_token + ' ' }}"
+        + "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}"
     )
     return made
