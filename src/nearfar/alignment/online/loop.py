@@ -1,0 +1,235 @@
+"""The on-policy loop: sample, reward, contrast, train; and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.alignment.online.costs import Cost
+from nearfar.alignment.online.rollouts import Embedder, Rewarder, Rollouts, pick, roll_out
+from nearfar.alignment.policy import Policy, Prompts
+from nearfar.errors import UsageError
+from nearfar.training.steps import random_batches, train_steps
+
+_SAMPLES, _BATCHES = 7_000_003, 8_000_009
+
+
+@dataclass(frozen=True)
+class OnlineSettings:
+    """How a policy is improved.
+
+    ``responses``: drawn for each prompt, K (default 8). ``steps``: of the optimiser in all. ``refresh``: T, after how
+    many steps responses are drawn anew: 1 (default) is on-policy, ``steps`` is offline, data of the first policy alone.
+    ``prompts_a_round``: how many prompts are answered then, drawn without repetition (default: all). ``batch_size``:
+    how many of them a step takes (default: all of the round). ``reference``: what log-ratios are against: the policy as
+    it was at the "start" (default), or the "sampler": as it was when the responses were drawn (DNO). ``optimizer``,
+    ``learning_rate``: of :func:`~nearfar.training.steps.train_steps`. ``seed``: of samples and batches.
+    """
+
+    responses: int = 8
+    steps: int = 200
+    refresh: int = 1
+    prompts_a_round: int | None = None
+    batch_size: int | None = None
+    reference: Literal["start", "sampler"] = "start"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("responses", "steps", "refresh", "prompts_a_round", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
+        if self.reference not in ("start", "sampler"):
+            raise UsageError(f"reference must be 'start' or 'sampler', got {self.reference!r}")
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round of samples showed.
+
+    ``step``: of the optimiser before it. ``reward``, ``best``: the mean reward of all responses, and of the best to
+    each prompt. ``alike``: the share of prompts whose responses all have the same reward, which teach nothing.
+    ``log_probability``: the mean of the responses', whose negative estimates the entropy. ``length``: mean, in tokens.
+    ``divergence``: the mean log-ratio to the reference, an estimate of KL(policy || reference) that can be negative.
+    ``loss``: mean over the round's steps. ``best_gain``, ``worst_gain``: how much the round's steps raised the
+    log-probabilities of the best and of the worst response; both may be negative.
+    """
+
+    step: int
+    reward: float
+    best: float
+    alike: float
+    log_probability: float
+    length: float
+    divergence: float
+    loss: float
+    best_gain: float
+    worst_gain: float
+
+
+def improve(
+    policy: Policy,
+    prompts: Prompts,
+    reward: Rewarder,
+    cost: Cost,
+    settings: OnlineSettings,
+    *,
+    parts: Sequence[nn.Module] | None = None,
+    reference: Policy | None = None,
+    sampler: Policy | None = None,
+    embed: Embedder | None = None,
+    after_round: Callable[[int], None] | None = None,
+) -> list[Round]:
+    """Train ``policy`` on what it answers itself; a summary of every round.
+
+    Every ``refresh`` steps ``responses`` to each prompt are drawn (from ``sampler``, default the policy) and rewarded;
+    each step lowers ``cost`` of them. ``parts``: the modules that are trained (default: the policy, where it is one).
+    ``reference``: what log-ratios are against where ``settings.reference`` is "start"; without one a frozen copy of the
+    policy is taken (``policy.frozen()``). ``embed``: vectors of responses, for costs that ask for them.
+    ``after_round(rounds so far)``. Modules stay in evaluation mode: with dropout a policy is not the one that sampled.
+    """
+    trained = _modules(policy, parts)
+    against = _reference(policy, cost, settings, reference)
+    if cost.embeddings and embed is None:
+        raise UsageError("this cost selects responses by their embeddings", hint="give embed=")
+    drawn = torch.Generator().manual_seed(_SAMPLES + settings.seed)
+    order = torch.Generator().manual_seed(_BATCHES + settings.seed)
+    rounds: list[Round] = []
+    held: list[Rollouts] = []
+    losses: list[float] = []
+
+    def close(step: int) -> None:
+        if held:
+            rounds.append(_summary(policy, held.pop(), step, losses[-settings.refresh :]))
+            if after_round is not None:
+                after_round(len(rounds))
+
+    def batches() -> Iterator[Tensor]:
+        for module in trained:
+            module.eval()
+        began = 0
+        for step in range(settings.steps):
+            if step % settings.refresh == 0:
+                close(began)
+                losses.clear()
+                began = step
+                asked = _some(prompts, settings.prompts_a_round, order)
+                held.append(
+                    roll_out(
+                        policy,
+                        asked,
+                        reward,
+                        settings.responses,
+                        sampler=sampler,
+                        reference=against,
+                        embed=embed if cost.embeddings else None,
+                        tokens=cost.tokens,
+                        generator=drawn,
+                    )
+                )
+            count = len(held[-1])
+            yield next(random_batches(count, settings.batch_size or count, 1, order))
+        close(began)
+
+    def loss(index: Tensor) -> Tensor:
+        value = cost_of_batch(policy, cost, held[-1], index)
+        losses.append(float(value.detach()))
+        return value
+
+    train_steps(loss, trained, batches(), optimizer=settings.optimizer, learning_rate=settings.learning_rate)
+    return rounds
+
+
+def train_on(
+    policy: Policy,
+    rollouts: Rollouts,
+    cost: Cost,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam",
+    parts: Sequence[nn.Module] | None = None,
+    seed: int = 0,
+) -> list[float]:
+    """Lower ``cost`` of rollouts that are there already; the losses. With an optimiser of its own."""
+    trained = _modules(policy, parts)
+    order = torch.Generator().manual_seed(_BATCHES + seed)
+
+    def batches() -> Iterator[Tensor]:
+        for module in trained:
+            module.eval()
+        yield from random_batches(len(rollouts), batch_size, steps, order)
+
+    return train_steps(
+        lambda index: cost_of_batch(policy, cost, rollouts, index),
+        trained,
+        batches(),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+    )
+
+
+def cost_of_batch(policy: Policy, cost: Cost, rollouts: Rollouts, index: Tensor) -> Tensor:
+    """The cost, with a graph, of the rollouts of the prompts ``index [b]`` as the policy is now."""
+    batch = rollouts.rows(index)
+    return cost(policy.scores(batch.prompts, batch.responses, tokens=cost.tokens), batch)
+
+
+@torch.no_grad()
+def _summary(policy: Policy, rollouts: Rollouts, step: int, losses: Sequence[float]) -> Round:
+    rewards, sampled = rollouts.rewards, rollouts.sampled
+    gain = policy.scores(rollouts.prompts, rollouts.responses).log_probability - sampled.log_probability
+    best, worst = rewards.argmax(1, keepdim=True), rewards.argmin(1, keepdim=True)
+    before = sampled.log_probability if rollouts.reference is None else rollouts.reference.log_probability
+    return Round(
+        step=step,
+        reward=float(rewards.mean()),
+        best=float(rewards.amax(1).mean()),
+        alike=float((rewards.amax(1) == rewards.amin(1)).double().mean()),
+        log_probability=float(sampled.log_probability.mean()),
+        length=float(sampled.length.double().mean()),
+        divergence=float((sampled.log_probability - before).mean()),
+        loss=sum(losses) / max(1, len(losses)),
+        best_gain=float(gain.gather(1, best).mean()),
+        worst_gain=float(gain.gather(1, worst).mean()),
+    )
+
+
+def _modules(policy: Policy, parts: Sequence[nn.Module] | None) -> list[nn.Module]:
+    if parts is not None:
+        return list(parts)
+    if isinstance(policy, nn.Module):
+        return [policy]
+    model: Any = getattr(policy, "model", None)
+    if isinstance(model, nn.Module):
+        return [model]
+    raise UsageError(f"{type(policy).__name__} is no module", hint="say what is trained: parts=[...]")
+
+
+def _reference(policy: Policy, cost: Cost, settings: OnlineSettings, given: Policy | None) -> Policy | None:
+    """Whose log-probabilities rollouts hold as reference; None where the cost asks for none and none is given."""
+    if settings.reference == "sampler":
+        return policy
+    if given is not None or not cost.reference:
+        return given
+    frozen: Callable[[], Policy] | None = getattr(policy, "frozen", None)
+    if frozen is None:
+        raise UsageError(
+            f"{type(policy).__name__} has no frozen copy",
+            hint="give reference=, or OnlineSettings(reference='sampler')",
+        )
+    return frozen()
+
+
+def _some(prompts: Prompts, count: int | None, generator: torch.Generator) -> Prompts:
+    if count is None or count >= len(prompts):
+        return prompts
+    found: Prompts = pick(prompts, torch.randperm(len(prompts), generator=generator)[:count])
+    return found
