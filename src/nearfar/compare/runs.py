@@ -32,7 +32,8 @@ from nearfar.negatives import Batches
 from nearfar.objectives import Objective, ProxyObjective
 from nearfar.training import TrainingSettings
 from nearfar.training import prepare as preparing
-from nearfar.training.settings import NOT_OF_THE_RUN
+from nearfar.training.checked import NOT_OF_THE_RUN
+from nearfar.training.seeding import seed_everything
 from nearfar.training.shapes import check_fit
 
 _TIMED_STEPS = (4, 16)
@@ -305,7 +306,7 @@ class Bench:
 
     def _objective(self, entry: Entry, seed: int, temperature: dict[str, float]) -> Objective:
         self.begin(seed)
-        preparing.seed_everything(seed)
+        seed_everything(seed)
         objective = entry.make(**temperature, **entry.makes_vectors_of(self.dimension))
         if isinstance(objective, ProxyObjective):
             preparing.make_proxies(objective, self.parts.training, self.dimension, seed)

@@ -8,6 +8,8 @@ After Gao, Zhang, Han and Callan (2021), *Scaling Deep Contrastive Learning Batc
 
 The gradient is that of the undivided batch, dropout included; the price is one more forward pass. (Layers that mix the
 items of a batch, such as batch normalisation, see chunks in both cases.)
+
+A loss that is a sum over chunks needs no second pass: :func:`sum_of_chunks` differentiates each as soon as it is known.
 """
 
 from __future__ import annotations
@@ -89,6 +91,47 @@ def loss_of_chunks(
     )
     total: Tensor = _Replay.apply(plan, value.detach(), *parameters)  # type: ignore[no-untyped-call]
     return total
+
+
+def sum_of_chunks(loss: Callable[[Any], Tensor], chunks: Sequence[Any], parameters: Sequence[nn.Parameter]) -> Tensor:
+    """``sum(loss(chunk) for chunk in chunks)`` with the activations of one chunk in memory at a time.
+
+    Args:
+        loss: A chunk -> its part of the loss, a scalar; called once for each.
+        chunks: What it is called with.
+        parameters: Everything trainable that ``loss`` uses, each once.
+
+    Returns the sum, whose ``backward`` hands every parameter its whole gradient at once, as in :func:`loss_of_chunks`.
+    It cannot be differentiated twice. Without gradients enabled only the sum is computed.
+    """
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    if not torch.is_grad_enabled() or not parameters:
+        return torch.stack([loss(chunk) for chunk in chunks]).sum()
+    sums = _Sums([None] * len(parameters))
+    parts = []
+    for chunk in chunks:
+        part = loss(chunk)
+        sums.add(torch.autograd.grad(part, parameters, allow_unused=True))
+        parts.append(part.detach())
+    total: Tensor = _Known.apply(sums, torch.stack(parts).sum(), *parameters)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Known(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, sums: _Sums, value: Tensor, *parameters: nn.Parameter) -> Tensor:
+        ctx.sums = sums
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        values, ctx.sums = ctx.sums.values, None
+        given = []
+        while values:  # one by one, so that there are never two of all of them
+            value = values.pop(0)
+            given.append(None if value is None else value * upstream.to(value.dtype))
+        return None, None, *given
 
 
 @dataclass(frozen=True)

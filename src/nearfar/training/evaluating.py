@@ -7,16 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import nn
-
 from nearfar.files import atomic_folder, write_json
 from nearfar.training import checkpoints
+from nearfar.training.method import Method
 from nearfar.training.processes import is_main, on_main
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-    from nearfar.data import Examples, RetrievalSet
     from nearfar.evaluation import Evaluation
 
 BEST = "best"
@@ -29,25 +25,26 @@ Measures = dict[str, dict[str, float]]
 
 class Evaluator:
     """Evaluates ``encoder`` on ``data`` when called, on the main process; keeps the best ``method``'s weights in
-    ``folder/best``.
+    ``folder/best``. Both may be anything that ``judge`` takes.
 
     ``patience``: evaluations without a better main measure after which :attr:`exhausted` is true; None: never. A larger
     value is better in all main measures. ``record(step, measures)`` is called with each result. ``judge(encoder,
-    data)`` evaluates; None: :func:`nearfar.evaluation.evaluate`.
+    data)`` evaluates; None: :func:`nearfar.evaluation.evaluate`. ``keep``: whether the best weights are kept.
     """
 
     def __init__(
         self,
-        encoder: SentenceTransformer,
-        data: Examples | RetrievalSet,
+        encoder: Any,
+        data: Any,
         *,
-        method: nn.Module,
+        method: Method,
         folder: Path,
         main: str,
         patience: int | None = None,
         record: Callable[[int, Measures], None] | None = None,
         judge: Judge | None = None,
         seed: int = 0,
+        keep: bool = True,
     ) -> None:
         self.encoder = encoder
         self.data = data
@@ -58,6 +55,7 @@ class Evaluator:
         self.record = record
         self.judge = judge
         self.seed = seed
+        self.keep = keep
         self.history: list[tuple[int, float]] = []
 
     def resume(self, history: list[tuple[int, float]]) -> None:
@@ -68,7 +66,7 @@ class Evaluator:
         """Evaluate after ``step``: ``{measure: value}``, on every process."""
         found = on_main(lambda: self._evaluate().to_dict())
         self.history.append((step, found[self.main]["value"]))
-        if is_main() and found[self.main]["value"] > self._best_value():
+        if self.keep and is_main() and found[self.main]["value"] > self._best_value():
             self._keep(step, found)
         if is_main() and self.record is not None:
             self.record(step, found)
@@ -92,11 +90,11 @@ class Evaluator:
 
     def load_best(self) -> dict[str, Any] | None:
         """Put the best weights into the method (on every process); what :meth:`best` says of them."""
-        from safetensors.torch import load_model
+        from nearfar.training.weights import load_weights
 
         best = self.best()
         if best is not None:
-            load_model(self.method, str(self.folder / BEST / "model.safetensors"))
+            load_weights(self.method, self.folder / BEST / "model.safetensors")
         return best
 
     def _evaluate(self) -> Evaluation:
@@ -111,11 +109,11 @@ class Evaluator:
         return float(best["measures"][self.main]["value"]) if best is not None else float("-inf")
 
     def _keep(self, step: int, measures: Measures) -> None:
-        from safetensors.torch import save_model
+        from nearfar.training.weights import save_weights
 
         with (
             checkpoints.writing(self.folder, step),
             atomic_folder(self.folder / BEST, overwrite=True) as place,
         ):
-            save_model(self.method, str(place / "model.safetensors"))
+            save_weights(self.method, place / "model.safetensors")
             write_json(place / "best.json", {"step": step, "measures": measures})

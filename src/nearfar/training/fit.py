@@ -1,36 +1,27 @@
-"""The part of a run between the first step and the last.
+"""The part of a run of texts between the first step and the last.
 
 Importing this module imports transformers.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_model
-from transformers import TrainerCallback, TrainingArguments
-from transformers.utils import logging as transformers_logging
 
-from nearfar.errors import MissingExtraError
 from nearfar.files import write_json
-from nearfar.training import checkpoints, processes
 from nearfar.training import folder as run_folder
+from nearfar.training import processes
 from nearfar.training.evaluating import Evaluator, Judge
-from nearfar.training.flow import ALL_STEPS, Flow, Pace
 from nearfar.training.guard import Guard
-from nearfar.training.interrupts import Interrupts
 from nearfar.training.loading import Loader
+from nearfar.training.loop import Course, Outcome, Start, go
 from nearfar.training.method import ContrastiveMethod
-from nearfar.training.prepare import Prepared, seed_everything
-from nearfar.training.progress import MetricsFile, Progress, Recorder
+from nearfar.training.prepare import Prepared
+from nearfar.training.progress import MetricsFile
 from nearfar.training.text_training import TextMethod, TextSetting
-from nearfar.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,15 +34,11 @@ CLASSIFIER_MAIN = "classifier_accuracy"
 
 
 @dataclass
-class Fitted:
-    """``steps`` done, why it ``ended``, ``seconds`` of training; ``best``: step and measures of the weights that the
-    encoder now has, when they are those of the best evaluation; ``main``: the name of the measure it was best by;
-    ``classifier``: of its embeddings, where the method learned one."""
+class Fitted(Outcome):
+    """``best``: step and measures of the weights that the encoder now has, when they are those of the best evaluation;
+    ``main``: the name of the measure it was best by; ``classifier``: of its embeddings, where the method learned
+    one."""
 
-    steps: int
-    ended: str
-    seconds: float
-    interrupted: bool = False
     best: dict[str, Any] | None = None
     main: str | None = None
     classifier: EmbeddingClassifier | None = None
@@ -64,111 +51,53 @@ def fit(path: Path, run: Prepared, *, main: str | None, console: Console | None,
     the evaluation data have labels, its accuracy takes that place. ``keep``: whether a run that diverges leaves the
     weights from before.
     """
-    place = path / run_folder.CHECKPOINTS
-    start = checkpoints.last(place, run.run)
-    before = checkpoints.manifest(start) if start is not None else {}
-    step, seconds = int(before.get("step", 0)), float(before.get("seconds", 0.0))
-    metrics = MetricsFile(path / run_folder.LINES)
-    kept: list[dict[str, Any]] = processes.on_main(lambda: metrics.cut(step))
+    course = _course(path, run)
+    start = Start(course)
     method = method_of(run)
     judge = run.judge
     if main is not None and _classifies(method, run):
         main, judge = CLASSIFIER_MAIN, _with_classifier(method, run)
-    evaluator = _evaluator(path, run, method, main, judge, metrics) if main is not None else None
-    if evaluator is not None:
-        evaluator.resume([(each["step"], each["evaluation"][main]["value"]) for each in kept if "evaluation" in each])
-    if start is not None and "ended" in before:
-        load_model(method, str(start / checkpoints.WEIGHTS))
-        fitted = Fitted(step, before["ended"], seconds)
-    else:
-        fitted = _train(path, run, method, evaluator, metrics, console, start, (seconds, step), keep)
+    evaluator = _evaluator(path, run, method, main, judge, start.metrics) if main is not None else None
+    if evaluator is not None and main is not None:
+        evaluator.resume(start.history(main))
+    went = go(
+        course,
+        start,
+        method,
+        Loader(run.texts, run.batches, workers=run.settings.workers),
+        guard=_guard(path, run, keep),
+        evaluator=evaluator,
+        console=console,
+    )
+    fitted = Fitted(went.steps, went.ended, went.seconds, went.interrupted, main=main)
     if evaluator is not None and not fitted.interrupted:
         fitted.best = evaluator.load_best()
-    fitted.main = main
     if isinstance(method, TextMethod):
         fitted.classifier = method.classifier()
     return fitted
 
 
-def _train(
-    path: Path,
-    run: Prepared,
-    method: ContrastiveMethod,
-    evaluator: Evaluator | None,
-    metrics: MetricsFile,
-    console: Console | None,
-    start: Path | None,
-    clock: tuple[float, int],
-    keep: bool,
-) -> Fitted:
-    resolved = run.resolved
-    # one number, so that a run and its resumption draw alike whatever was drawn before
-    seed_everything(run.settings.seed)
-    with Interrupts() as interrupts, _quiet():
-        pace = Pace(resolved.log_every, resolved.evaluate_every, run.settings.checkpoint_every)
-        flow = Flow(pace, evaluator=evaluator, interrupts=interrupts)
-        guard = _guard(path, run, keep)
-        recorder = Recorder(metrics if processes.is_main() else None, say=_verdicts(console))
-        callbacks: list[TrainerCallback] = [flow, guard, recorder]
-        bar = None
-        if console is not None and processes.is_main():
-            bar = Progress(console, main=evaluator.main if evaluator else None, batch_size=resolved.batch_size)
-            callbacks.append(bar)
-        if run.settings.tensorboard and processes.is_main():
-            callbacks.append(_tensorboard(path))
-        trainer = Trainer(
-            method,
-            _arguments(path, run),
-            Loader(run.texts, run.batches, workers=run.settings.workers),
-            callbacks=callbacks,
-            evaluator=evaluator,
-            objective_learning_rate=resolved.objective_learning_rate,
-            manifest={"run": run.run},
-        )
-        flow.trainer = guard.trainer = recorder.trainer = trainer
-        trainer.clock.start(seconds=clock[0], step=clock[1])
-        try:
-            trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
-        finally:
-            if bar is not None:
-                bar.close()
-    return Fitted(trainer.state.global_step, flow.ended or ALL_STEPS, trainer.clock.seconds, flow.interrupted)
-
-
-def _arguments(path: Path, run: Prepared) -> TrainingArguments:
+def _course(path: Path, run: Prepared) -> Course:
     resolved, settings = run.resolved, run.settings
-    arguments = TrainingArguments(
-        output_dir=str(path / run_folder.CHECKPOINTS),
-        max_steps=resolved.steps,
-        per_device_train_batch_size=math.ceil(resolved.batch_size / processes.world_size()),
+    return Course(
+        folder=path,
+        run=run.run,
+        steps=resolved.steps,
+        batch_size=resolved.batch_size,
         learning_rate=resolved.learning_rate,
-        lr_scheduler_type=settings.schedule,
+        objective_learning_rate=resolved.objective_learning_rate,
         warmup_steps=resolved.warmup_steps,
+        schedule=settings.schedule,
         weight_decay=settings.weight_decay,
-        max_grad_norm=0.0,  # the guard clips
-        bf16=resolved.precision == "bf16",
-        fp16=resolved.precision == "fp16",
+        precision=resolved.precision,
         seed=settings.seed,
-        use_cpu=run.encoder.device.type == "cpu",
-        ddp_backend="gloo" if run.encoder.device.type == "cpu" and processes.world_size() > 1 else None,
-        ddp_find_unused_parameters=not run.texts.tokens.static,
-        ddp_broadcast_buffers=False,
-        ddp_timeout=int(processes.PATIENCE.total_seconds()),
-        logging_strategy="no",
-        save_strategy="no",
-        eval_strategy="no",
-        save_total_limit=1,
-        logging_nan_inf_filter=False,  # the guard stops instead
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        disable_tqdm=True,
-        report_to="none",
-        log_level="error",
-        log_level_replica="error",
+        log_every=resolved.log_every,
+        evaluate_every=resolved.evaluate_every,
+        checkpoint_every=settings.checkpoint_every,
+        device=run.encoder.device,
+        unused_parameters=not run.texts.tokens.static,
+        tensorboard=settings.tensorboard,
     )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process, one GPU: several take torchrun
-    return arguments
 
 
 def method_of(run: Prepared) -> ContrastiveMethod:
@@ -267,31 +196,3 @@ def _guard(path: Path, run: Prepared, keep: bool) -> Guard:
         on_failure=save if keep else None,
         only_embeddings=run.texts.tokens.static and run.recipe is None,
     )
-
-
-def _tensorboard(path: Path) -> TrainerCallback:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError("tensorboard", "tensorboard") from error
-    from transformers import integrations
-
-    written: Any = integrations  # the name is exported lazily
-    callback: TrainerCallback = written.TensorBoardCallback(SummaryWriter(log_dir=str(path / "tensorboard")))
-    return callback
-
-
-def _verdicts(console: Console | None) -> Any:
-    if console is None:
-        return None
-    return lambda text: console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers keeps its own counsel inside the block."""
-    before = transformers_logging.get_verbosity()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)

@@ -10,15 +10,17 @@ import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import nearfar
 from nearfar.errors import OutputError, TrainingError, UsageError
 from nearfar.files import atomic_folder, output_error, write_json
-from nearfar.training.settings import TrainingSettings
+from nearfar.training.checked import NOT_OF_THE_RUN, Checked
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+AnySettings = TypeVar("AnySettings", bound=Checked)
 
 CONFIG, METRICS, LINES = "config.json", "metrics.json", "metrics.jsonl"
 CHECKPOINTS, MODEL, INITIAL, LAST_GOOD = "checkpoints", "model", "initial", "last-good"
@@ -37,6 +39,7 @@ _PACKAGES = (
     "transformers",
     "sentence-transformers",
     "accelerate",
+    "peft",
     "tokenizers",
     "safetensors",
     "pyarrow",
@@ -94,15 +97,18 @@ def check_output(path: Path, *, overwrite: bool, weights: int) -> None:
         )
 
 
-def create(path: Path, files: Mapping[str, Any], encoder: SentenceTransformer) -> None:
-    """Make a run folder with these JSON files and the encoder as it begins; it takes the place of what was there."""
+def create(path: Path, files: Mapping[str, Any], encoder: SentenceTransformer | None = None) -> None:
+    """Make a run folder with these JSON files and the encoder as it begins (None: it can be had again from elsewhere);
+    it takes the place of what was there."""
     from nearfar.encoders.save import write_model
 
     with atomic_folder(path, overwrite=True) as place:
         for name, content in files.items():
             write_json(place / name, content)
-        (place / CHECKPOINTS / INITIAL).mkdir(parents=True)
-        write_model(encoder, place / CHECKPOINTS / INITIAL)
+        (place / CHECKPOINTS).mkdir()
+        if encoder is not None:
+            (place / CHECKPOINTS / INITIAL).mkdir()
+            write_model(encoder, place / CHECKPOINTS / INITIAL)
 
 
 def versions() -> dict[str, str]:
@@ -116,22 +122,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def stored_settings(config: Mapping[str, Any], given: TrainingSettings) -> TrainingSettings:
+def stored_settings(config: Mapping[str, Any], given: AnySettings) -> AnySettings:
     """The settings of a run that is resumed, with what ``given`` says of where and how it goes on.
 
     Raises :class:`UsageError` when ``given`` asks for another run.
     """
-    stored = TrainingSettings.from_dict(config["settings"])
+    stored = type(given).from_dict(config["settings"])
     changed = given.changed(stored)
     if changed:
         raise UsageError(
             "a resumed run keeps its settings, but these were given another value: " + ", ".join(changed),
             hint="leave them out, or start a new run",
         )
-    stored.output, stored.resume, stored.overwrite = given.output, True, False
-    stored.workers = given.workers
-    stored.tensorboard = stored.tensorboard or given.tensorboard
-    stored.device = given.device or stored.device
+    how: dict[str, Any] = {name: getattr(given, name) for name in NOT_OF_THE_RUN}
+    how.update(resume=True, overwrite=False)
+    how["tensorboard"] = getattr(stored, "tensorboard", False) or how["tensorboard"]
+    how["device"] = how["device"] or getattr(stored, "device", None)
+    for name, value in how.items():
+        setattr(stored, name, value)
     return stored
 
 

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import TrainingError
 from nearfar.training import processes
-from nearfar.training.method import ContrastiveMethod
+from nearfar.training.method import ContrastiveMethod, Method
 
 if TYPE_CHECKING:
     from nearfar.training.trainer import Trainer
@@ -89,13 +89,13 @@ class Guard(TrainerCallback):
         saved = self.on_failure(step, report) if self.on_failure is not None else None
         raise TrainingError(
             f"{what} at step {step:,}" + (f"; the weights before it are in {saved}" if saved else ""),
-            where=self._where(rows, suspects),
+            where=self._where(rows, suspects, trainer.method.scored),
             hint=_hint(trainer),
         )
 
-    def _where(self, rows: Sequence[int], suspects: Sequence[int]) -> str:
+    def _where(self, rows: Sequence[int], suspects: Sequence[int], what: str) -> str:
         chosen = list(suspects or rows)[:_SHOWN_ROWS]
-        lead = "whose embeddings are not finite" if suspects else f"of the batch's {len(rows):,}"
+        lead = f"whose {what} are not finite" if suspects else f"of the batch's {len(rows):,}"
         numbers = ", ".join(map(str, chosen)) + (", ..." if len(suspects or rows) > len(chosen) else "")
         text = ""
         if self.describe is not None and chosen:
@@ -105,7 +105,11 @@ class Guard(TrainerCallback):
 
 
 def _suspects(method: nn.Module, rows: Sequence[int]) -> list[int]:
-    """Rows with an embedding that is not finite, when that is not true of all."""
+    """Rows with an embedding (or whatever the method says) that is not finite, when that is not true of all."""
+    if isinstance(method, Method):
+        named = method.not_finite()
+        if named is not None:
+            return named
     embeddings = getattr(method, "embeddings", None)
     if embeddings is None or not rows or len(embeddings) % len(rows):
         return []

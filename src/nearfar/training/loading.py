@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -200,13 +200,27 @@ def prompt_of(encoder: SentenceTransformer, column: str) -> str:
     return str(prompts.get(name) or "") if name is not None else ""
 
 
-class Loader(DataLoader[Batch]):
-    """A torch loader over :class:`TextBatches` in the order of :class:`nearfar.negatives.Batches`."""
+class Rows(Protocol):
+    """What a :class:`Loader` makes batches of."""
 
-    def __init__(self, texts: TextBatches, batches: Batches, *, workers: int = 0) -> None:
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, rows: Any) -> Any:
+        """The rows themselves: a loader asks for all of a batch at once, and :meth:`batch` makes it."""
+        ...
+
+    def batch(self, rows: Any) -> Batch:
+        """The batch of these rows."""
+        ...
+
+
+class Loader(DataLoader[Batch]):
+    """A torch loader over :class:`TextBatches`, or other rows, in the order of :class:`nearfar.negatives.Batches`."""
+
+    def __init__(self, texts: Rows, batches: Batches, *, workers: int = 0) -> None:
         self.batches = batches
         super().__init__(
-            texts,
+            texts,  # type: ignore[arg-type]
             batch_sampler=batches,  # type: ignore[arg-type]
             collate_fn=texts.batch,
             num_workers=workers,

@@ -37,10 +37,21 @@ class Method(nn.Module):
     """
 
     accepts_loss_kwargs = False  # told to the trainer: the loss is a mean over this batch alone
+    main_part = "encoder"
+    """The module that is what the run is about; parameters outside it have a learning rate of their own."""
+    keeps_frozen = False
+    """Whether parameters that are not trained can be had from the model as it began, so that checkpoints leave them
+    out."""
+    scored = "embeddings"
+    """What the loss is a function of, in a word."""
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The loss of a batch (a scalar) and what is worth logging."""
         raise NotImplementedError
+
+    def not_finite(self) -> list[int] | None:
+        """Rows of the last batch whose scores are not finite numbers, where those of others are; None: not known."""
+        return None
 
     def after_step(self, step: int) -> None:
         """Called after the optimiser's step number ``step`` (from 1): momentum updates, queues, schedules."""

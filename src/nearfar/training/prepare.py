@@ -19,10 +19,12 @@ from nearfar.negatives import Batches, LabelBatches, NoDuplicateBatches, Ordered
 from nearfar.objectives import Objective, ProxyObjective
 from nearfar.training import by_recipe, processes
 from nearfar.training.by_recipe import RecipeRun
+from nearfar.training.checked import NOT_OF_THE_RUN
 from nearfar.training.chunking import Chunking
 from nearfar.training.loading import TextBatches
 from nearfar.training.resolved import Resolved, resolve, training_length
-from nearfar.training.settings import NOT_OF_THE_RUN, TrainingSettings
+from nearfar.training.seeding import seed_everything
+from nearfar.training.settings import TrainingSettings
 from nearfar.training.shapes import KINDS, check_fit
 
 if TYPE_CHECKING:
@@ -243,15 +245,6 @@ def make_batches(
             return Batches(len(examples), batch_size, **shared)
         names = ["anchor", "positive"] if examples.shape == "pairs" else ["text"]
         return NoDuplicateBatches([examples.hashes(name) for name in names], batch_size, **shared)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, numpy's and torch's generators."""
-    import random
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def make_encoder(settings: TrainingSettings, examples: Examples) -> SentenceTransformer:

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from nearfar.files import atomic_path, output_error
-from nearfar.training.watch import look
+from nearfar.training.watch import look as look_at_space
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nearfar.training.trainer import Trainer
+
+Look = Callable[..., "dict[str, Any] | None"]
+"""``look(method, loss, warmed_up=...)``: as :func:`nearfar.training.watch.look`."""
 
 LOOKS = 20
 """How often a run looks at its space, but not more often than every :data:`LEAST_STEPS` steps."""
@@ -59,13 +62,16 @@ class MetricsFile:
 
 
 class Recorder(TrainerCallback):
-    """Writes each logged step to ``metrics`` and looks at the space about :data:`LOOKS` times a run; a verdict is given
-    to ``say`` (None: as a UserWarning), each once."""
+    """Writes each logged step to ``metrics`` and takes a ``look`` about :data:`LOOKS` times a run (at the embedding
+    space, by default); a verdict is given to ``say`` (None: as a UserWarning), each once."""
 
-    def __init__(self, metrics: MetricsFile | None, *, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, metrics: MetricsFile | None, *, say: Callable[[str], None] | None = None, look: Look = look_at_space
+    ) -> None:
         self.trainer: Trainer | None = None
         self.metrics = metrics
         self.say = say
+        self.look = look
         self._told: set[str] = set()
         self._next_look = 1
 
@@ -84,7 +90,7 @@ class Recorder(TrainerCallback):
     def _look(self, state: TrainerState, loss: float) -> dict[str, Any]:
         if self.trainer is None:
             return {}
-        found = look(self.trainer.method, loss, warmed_up=state.global_step >= 0.2 * state.max_steps)
+        found = self.look(self.trainer.method, loss, warmed_up=state.global_step >= 0.2 * state.max_steps)
         if found is None:
             return {}
         verdict = found.get("verdict")

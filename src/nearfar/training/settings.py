@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nearfar.errors import UsageError
 from nearfar.objectives import Objective, get
+from nearfar.training.checked import Checked, wrong
 
 SCHEDULES = ("linear", "cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -18,9 +18,6 @@ BASELINES = ("bm25",)
 POOLINGS = ("mean", "distinct")
 
 OBJECTIVE, WARMUP, SCHEDULE, WEIGHT_DECAY = "info-nce", 0.1, "linear", 0.0
-
-NOT_OF_THE_RUN = ("output", "overwrite", "resume", "workers", "tensorboard", "device")
-"""Settings that say where and how a run goes, not what it computes."""
 
 
 class UsualNumber(float):
@@ -34,7 +31,7 @@ class UsualWord(str):
 
 
 @dataclass
-class TrainingSettings:
+class TrainingSettings(Checked):
     """What ``nearfar train`` offers. Where the default is None, it depends on the encoder or the data:
 
     ==========================  ================================================  =====================================
@@ -183,11 +180,11 @@ class TrainingSettings:
         self._one_of("pooling", POOLINGS)
         for name in self.baselines:
             if name not in BASELINES:
-                raise _wrong("baselines", name, f"choose from {', '.join(BASELINES)}")
+                raise wrong("baselines", name, f"choose from {', '.join(BASELINES)}")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("steps and epochs were both given", hint="give one of them")
         if not isinstance(self.parameters, Mapping):
-            raise _wrong("parameters", self.parameters, "give a mapping, e.g. {'temperature': 0.05}")
+            raise wrong("parameters", self.parameters, "give a mapping, e.g. {'temperature': 0.05}")
         if self.recipe is None:
             self.make_objective()
 
@@ -210,56 +207,6 @@ class TrainingSettings:
                 taken[name] = value
         return replace(self, **taken)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All settings, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """Settings from names and values, each of which counts as set. Raises UsageError for a name that is no
-        setting."""
-        known = [each.name for each in fields(cls)]
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                raise UsageError(f"there is no setting {name!r}", hint=f"did you mean {near[0]!r}?" if near else None)
-        return cls(**dict(values))
-
-    def changed(self, other: TrainingSettings) -> list[str]:
-        """Names of settings of the run that were set here (differ from their defaults) and differ in ``other``."""
-        mine, theirs, plain = self.to_dict(), other.to_dict(), TrainingSettings().to_dict()
-        return [
-            name
-            for name, value in mine.items()
-            if name not in NOT_OF_THE_RUN and value != plain[name] and value != theirs[name]
-        ]
-
-    def _at_least(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise _wrong(name, value, f"give a whole number, {least} or more")
-
-    def _positive(self, name: str) -> None:
-        if getattr(self, name) is not None:
-            self._number(name, math.nextafter(0.0, 1.0), math.inf)
-
-    def _number(self, name: str, low: float, high: float) -> None:
-        value = getattr(self, name)
-        if value is None:
-            return
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not good or not low <= value <= high:
-            bounds = f"from {low:g} to {high:g}" if high < math.inf else ("above 0" if low > 0 else "0 or more")
-            raise _wrong(name, value, f"give a number {bounds}")
-
-    def _one_of(self, name: str, choices: Sequence[str]) -> None:
-        if getattr(self, name) not in choices:
-            raise _wrong(name, getattr(self, name), f"choose one of {', '.join(choices)}")
-
 
 def _is_open(value: Any) -> bool:
     return value is None or isinstance(value, (UsualNumber, UsualWord))
-
-
-def _wrong(name: str, value: Any, hint: str) -> UsageError:
-    return UsageError(f"{name.replace('_', ' ')} cannot be {value!r}", where=f"--{name.replace('_', '-')}", hint=hint)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
@@ -22,6 +21,7 @@ from nearfar.training import checkpoints
 from nearfar.training.loading import Loader
 from nearfar.training.method import Batch, Logs, Method
 from nearfar.training.processes import barrier
+from nearfar.training.weights import load_weights, save_weights
 
 
 class Trainer(transformers.Trainer):
@@ -31,8 +31,8 @@ class Trainer(transformers.Trainer):
 
     - The loader is used as it is: its batches are of this process already.
     - The rate rises and falls by :func:`rate`, which is above 0 in every step.
-    - Optimiser: AdamW, fused where torch can; parameters outside the encoder (a learned temperature) have
-      ``objective_learning_rate`` and no weight decay.
+    - Optimiser: AdamW, fused where torch can; parameters outside the method's main part, the encoder (a learned
+      temperature), have ``objective_learning_rate`` and no weight decay.
     - Checkpoints are made aside and put in place when complete (:mod:`nearfar.training.checkpoints`); ``manifest`` goes
       with them. Weights are safetensors; no pickle of the arguments is written.
     - ``evaluate`` calls ``evaluator(step)``, which returns ``{measure: value}``; logs hold the rate and the method's.
@@ -102,7 +102,7 @@ class Trainer(transformers.Trainer):
         groups: dict[str, list[nn.Parameter]] = {"decayed": [], "plain": [], "objective": []}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                of_encoder = "encoder." in name or self.objective_learning_rate is None
+                of_encoder = f"{self.method.main_part}." in name or self.objective_learning_rate is None
                 kind = ("decayed" if name in decayed else "plain") if of_encoder else "objective"
                 groups[kind].append(parameter)
         options: dict[str, dict[str, Any]] = {
@@ -156,10 +156,10 @@ class Trainer(transformers.Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         target = Path(output_dir) if output_dir else self.folder
         target.mkdir(parents=True, exist_ok=True)
-        save_model(self.method, str(target / checkpoints.WEIGHTS))
+        save_weights(self.method, target / checkpoints.WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_model(model or self.method, os.path.join(resume_from_checkpoint, checkpoints.WEIGHTS))
+        load_weights(self.method, Path(resume_from_checkpoint) / checkpoints.WEIGHTS)
 
 
 class Clock:
