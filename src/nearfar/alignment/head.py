@@ -58,8 +58,8 @@ def token_log_probabilities(
     """``log softmax(cap(scale (W h_i + b)) / temperature)[target_i]`` of each token ``[N]``, in nats.
 
     ``cap(z) = soft_cap tanh(z / soft_cap)``, or z without one. float32 for hidden states of float32 or less, whose
-    products are summed in float32; float64 for float64. Gradients reach ``hidden``, ``weight`` and ``bias``, once (there
-    are no second derivatives).
+    products are summed in float32; float64 for float64. Gradients reach ``hidden``, ``weight`` and ``bias``, once
+    (there are no second derivatives).
 
     Arguments:
         hidden: ``[N, d]``, what the last layer gives.
