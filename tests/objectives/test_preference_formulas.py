@@ -100,6 +100,9 @@ def test_extras() -> None:
     found = get("reward-modeling", label_smoothing=0.2)(*batch.policy, margin=margin)
     z = batch.chosen - batch.rejected - margin
     torch.testing.assert_close(found, (0.8 * logistic(z) + 0.2 * logistic(-z)).mean())
+    doubt = torch.tensor([0.0, 0.1, 0.4, 0.0, 0.25], dtype=torch.float64)
+    found = get("reward-modeling", label_smoothing=0.2)(*batch.policy, margin=margin, smoothing=doubt)
+    torch.testing.assert_close(found, ((1 - doubt) * logistic(z) + doubt * logistic(-z)).mean())
 
 
 def test_detached_reference_points_of_kto_pair() -> None:

@@ -218,7 +218,8 @@ class RewardModeling(MarginObjective):
     flipped pairs it is the absolute value. In [0, inf); log 2 where the model says nothing and m = 0. Without margin
     and smoothing it is ``pairwise-logistic``.
 
-    Call as :class:`PreferenceObjective` on the rewards of both responses, with ``margin`` (``[n]`` or a scalar).
+    Call as :class:`PreferenceObjective` on the rewards of both responses, with ``margin`` (``[n]`` or a scalar) and
+    ``smoothing`` (``[n]``, in [0, 0.5)): a of each pair, in place of ``label_smoothing``.
 
     Arguments:
         beta: > 0, default 1.
@@ -232,7 +233,7 @@ class RewardModeling(MarginObjective):
     aliases: ClassVar[dict[str, dict[str, Any]]] = {"moss-reward": {"epsilon": 1e-5}}
     formula = "(1-a) l(r_w - r_l - m) + a l(m - r_w + r_l), l(z) = log(1 + exp(-z))"
     paper = "Wang 2024, Secrets of RLHF in Large Language Models Part II: Reward Modeling, arXiv:2401.06080"
-    extras = ("margin",)
+    extras = ("margin", "smoothing")
 
     def __init__(
         self,
@@ -248,12 +249,16 @@ class RewardModeling(MarginObjective):
         self.epsilon = not_negative("reward-modeling", "epsilon", epsilon)
 
     def link(self, margin: Tensor) -> Tensor:
-        right, wrong = (self._logistic(sign * margin) for sign in (1, -1))
-        return (1 - self.label_smoothing) * right + self.label_smoothing * wrong
+        return self._smoothed(margin, self.label_smoothing)
 
     def pairs(self, pairs: Preferences, **extra: Tensor) -> Tensor:
         wanted = extra.get("margin", torch.zeros_like(pairs.chosen))
-        return self.link(self.margin_of(pairs.chosen, pairs.rejected) - wanted)
+        margin = self.margin_of(pairs.chosen, pairs.rejected) - wanted
+        return self._smoothed(margin, extra.get("smoothing", self.label_smoothing))
+
+    def _smoothed(self, margin: Tensor, doubt: Tensor | float) -> Tensor:
+        right, wrong = (self._logistic(sign * margin) for sign in (1, -1))
+        return (1 - doubt) * right + doubt * wrong
 
     def _logistic(self, margin: Tensor) -> Tensor:
         return -(torch.sigmoid(margin) + self.epsilon).log() if self.epsilon else F.softplus(-margin)
