@@ -40,8 +40,8 @@ def causal_model(model: nn.Module) -> Any:
     if isinstance(inner, nn.parallel.DistributedDataParallel):
         inner = inner.module
     if hasattr(inner, "get_base_model"):
-        settings = inner.peft_config[inner.active_adapter] if isinstance(inner.active_adapter, str) else None
-        if getattr(settings, "is_prompt_learning", False):
+        settings: Any = inner.peft_config[inner.active_adapter]
+        if settings.is_prompt_learning:
             raise ModelError(
                 f"adapters of the kind {settings.peft_type} put tokens of their own before every sequence, which "
                 "scores of responses do not know",

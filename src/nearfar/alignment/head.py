@@ -85,9 +85,8 @@ def token_log_probabilities(
     if chunk is None:
         chunk = max(1, CHUNK_BYTES // (weight.shape[0] * (8 if hidden.dtype == torch.float64 else 4)))
     settings = (float(scale), soft_cap, float(temperature), chunk, entropy)
-    found: Tensor
-    spread: Tensor
-    found, spread = _TokenLogProbabilities.apply(hidden, weight, bias, target, settings)
+    apply: Any = _TokenLogProbabilities.apply
+    found, spread = apply(hidden, weight, bias, target, settings)
     return (found, spread) if entropy else found
 
 

@@ -3,16 +3,16 @@
 *Repeated*: a sequence for each response, the prompt before it, shorter ones padded on the right (which a causal model
 never sees, so that no mask is needed).
 
-*Shared*: a sequence for each prompt, all its responses behind it one after another. A mask lets the tokens of a response
-see the prompt and themselves alone, and their positions go on where the prompt ends, so that each response is read as if
-it stood there alone; the prompt is computed once.
+*Shared*: a sequence for each prompt, all its responses behind it one after another. A mask lets the tokens of a
+response see the prompt and themselves alone, and their positions go on where the prompt ends, so that each response is
+read as if it stood there alone; the prompt is computed once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,8 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """The same on another device."""
-        return Packed(**{name: None if value is None else value.to(device) for name, value in vars(self).items()})
+        moved: dict[str, Any] = {name: each if each is None else each.to(device) for name, each in vars(self).items()}
+        return Packed(**moved)
 
 
 def repeated(rows: Sequence[Tokenised]) -> Packed:
@@ -102,8 +103,8 @@ def _packed(
     longest = max((len(each) for each in sequences), default=0)
     ids = np.zeros((len(sequences), longest), np.int64)
     positions = np.tile(np.arange(longest), (len(sequences), 1))
-    for number, sequence in enumerate(sequences):
-        ids[number, : len(sequence)] = sequence
+    for number, tokens in enumerate(sequences):
+        ids[number, : len(tokens)] = tokens
     mask = None
     if segments is not None:
         mask = torch.from_numpy(_mask(segments, longest))[:, None]
