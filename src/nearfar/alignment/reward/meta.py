@@ -13,7 +13,7 @@ from nearfar.objectives.preference import positive
 
 
 def raised(module: nn.Module, objective: Tensor, rate: float) -> dict[str, Tensor]:
-    """The parameters of ``module`` a step of ``rate`` up the gradient of ``objective``: ``theta' = theta + rate grad J``.
+    """The parameters of ``module`` a step up the gradient of ``objective``: ``theta' = theta + rate grad J``.
 
     The step is a constant: the gradient of a loss at ``theta'`` (:func:`at`) reaches the parameters as it is, which is
     MetaRM's first-order update ``theta <- theta - alpha grad L(theta')`` (Wang et al., 2024, arXiv:2401.06080, section

@@ -55,7 +55,7 @@ def ensemble_votes(fit: Fit, pairs: int, *, votes: int = 10, folds: int = 2, see
     """
     if votes < 1 or folds < 1 or pairs < folds:
         raise UsageError(
-            f"{votes} votes, {folds} folds and {pairs} pairs; at least one vote, one fold and a pair for each are needed"
+            f"{votes} votes, {folds} folds and {pairs} pairs; at least one vote, one fold and a pair a fold are needed"
         )
     generator = torch.Generator().manual_seed(seed)
     found: list[tuple[Tensor, Tensor]] = []
