@@ -96,8 +96,8 @@ SMOOTHED = ("negative", "strong", "all")
 class Treatment:
     """What is done to each of ``n`` pairs before a reward model learns from them.
 
-    ``flipped [n]`` (bool): whether chosen and rejected change places. ``margin [n]`` and ``smoothing [n]``: what the
-    objective ``reward-modeling`` takes beside the rewards.
+    ``flipped [n]`` (bool): whether chosen and rejected change places; ``margin [n]``: the difference of rewards that is
+    asked for; ``smoothing [n]``: how much the label is doubted.
     """
 
     flipped: Tensor
@@ -107,6 +107,11 @@ class Treatment:
     def __getitem__(self, rows: Tensor) -> Treatment:
         """Of these rows."""
         return Treatment(self.flipped[rows], self.margin[rows], self.smoothing[rows])
+
+    @property
+    def asked(self) -> dict[str, Tensor]:
+        """What the objective ``reward-modeling`` is given beside the rewards of both responses."""
+        return {"margin": self.margin, "smoothing": self.smoothing}
 
     def sides(self, chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:
         """What is to be preferred and what not, of anything ``[n, ...]`` that belongs to the two responses."""

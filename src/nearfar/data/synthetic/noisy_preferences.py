@@ -54,7 +54,8 @@ class NoisyPreferences:
 
     def reward(self, x: Tensor) -> Tensor:
         """The true reward of responses ``[..., d]``."""
-        return x @ self.weight
+        rewards: Tensor = x @ self.weight
+        return rewards
 
     def clean(self, n: int, *, generator: torch.Generator) -> NoisyPairs:
         """``n`` pairs whose labels are all right."""
@@ -84,7 +85,8 @@ class NoisyPreferences:
         aside = torch.randn(len(self.weight), generator=generator)
         aside = aside - (aside @ self.weight) * self.weight
         noise = torch.randn(n, responses, len(self.weight), generator=generator)
-        return shift * aside / aside.norm().clamp_min(1e-12) + shrink * noise
+        moved: Tensor = shift * aside / aside.norm().clamp_min(1e-12) + shrink * noise
+        return moved
 
 
 def _scaled(chance: Tensor, mean: float) -> Tensor:

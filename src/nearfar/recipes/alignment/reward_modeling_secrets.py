@@ -53,15 +53,13 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
             def loss(index: Tensor) -> Tensor:
                 x = torch.cat([chosen[index], rejected[index]])
                 if meta is None:
-                    rewards = model(x)
+                    given = model(x)
                 else:
                     unlabelled = meta[torch.randint(len(meta), (16,), generator=others)]
                     ahead = raised(model, reward_spread(model(unlabelled).squeeze(-1)), RATE)
-                    rewards = with_parameters(ahead, model, x)
-                more = (
-                    {} if treated is None else {"margin": treated.margin[index], "smoothing": treated.smoothing[index]}
-                )
-                cost: Tensor = objective(*rewards.squeeze(1).chunk(2), **more)
+                    given = with_parameters(ahead, model, x)
+                asked = {} if treated is None else treated[index].asked
+                cost: Tensor = objective(*given.squeeze(1).chunk(2), **asked)
                 return cost
 
             train_steps(loss, [model], batches)
@@ -69,10 +67,10 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
 
     def fit(rows: Tensor, start: int) -> Vote:
         member = train(data.chosen[rows], data.rejected[rows], start)
-        return lambda judged: rewards_of(member, data.chosen[judged], data.rejected[judged])
+        return lambda judged: (rewards(member, data.chosen[judged]), rewards(member, data.rejected[judged]))
 
     def accuracy(model: Perceptron) -> float:
-        return float(pairs_in_order(*rewards_of(model, held_out.chosen, held_out.rejected)).mean())
+        return float(pairs_in_order(rewards(model, held_out.chosen), rewards(model, held_out.rejected)).mean())
 
     strength = ensemble_votes(fit, len(data), votes=votes, folds=1 if sabotage else 2, seed=1000 * seed).strength
     arms: dict[str, dict[str, float]] = {VOTES: agreement(data, strength)}
@@ -91,10 +89,11 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
     return arms
 
 
-def rewards_of(model: Perceptron, *responses: Tensor) -> tuple[Tensor, ...]:
-    """The model's rewards ``[...]`` of each of several tensors of responses ``[..., d]``."""
+def rewards(model: Perceptron, responses: Tensor) -> Tensor:
+    """The model's rewards ``[...]`` of responses ``[..., d]``."""
     with torch.no_grad():
-        return tuple(model(each).squeeze(-1) for each in responses)
+        given: Tensor = model(responses)
+        return given.squeeze(-1)
 
 
 def agreement(data: NoisyPairs, strength: Tensor) -> dict[str, float]:
@@ -105,12 +104,12 @@ def agreement(data: NoisyPairs, strength: Tensor) -> dict[str, float]:
 
 def under_shift(model: Perceptron, world: NoisyPreferences, asked: Tensor) -> dict[str, float]:
     """How far apart responses ``[n, k, d]`` of the moved policy are put, and how often in the right order."""
-    (rewards,), true = rewards_of(model, asked), world.reward(asked)
+    given, true = rewards(model, asked), world.reward(asked)
     one, other = torch.triu_indices(asked.shape[1], asked.shape[1], 1)
     ahead = (true[:, one] > true[:, other]).flatten()
-    first, second = rewards[:, one].flatten(), rewards[:, other].flatten()
+    first, second = given[:, one].flatten(), given[:, other].flatten()
     in_order = pairs_in_order(torch.where(ahead, first, second), torch.where(ahead, second, first))
-    return {SPREAD: float(reward_spread(rewards)), SHIFTED: float(in_order.mean())}
+    return {SPREAD: float(reward_spread(given)), SHIFTED: float(in_order.mean())}
 
 
 RECIPE = Recipe(
@@ -129,9 +128,9 @@ RECIPE = Recipe(
     },
     defaults={"votes": 10, "label_smoothing": 0.1, "learning_rate": 5e-6, "batch_size": 32},
     world="Responses are 20 normal features, the true reward is linear. Of 1,000 pairs 25 % have a wrong label where "
-    "the true gap is small, and 8 % more anywhere. Reward models are perceptrons 20-64-64-1, 500 steps of 64 pairs with "
-    "Adam at 0.002, which over-fit the noise. Five votes, each by two models that learned from one half of the pairs "
-    "and judge the other. Accuracy on 5,000 clean pairs. For MetaRM, responses four a prompt whose mean is moved by 3 "
+    "the true gap is small, and 8 % more anywhere. Reward models are perceptrons 20-64-64-1, 500 steps of 64 pairs "
+    "with Adam at 0.002, which over-fit the noise. Five votes, each by two models that learned from one half of the "
+    "pairs and judge the other. Accuracy on 5,000 clean pairs. For MetaRM, responses four a prompt whose mean is moved by 3 "
     "along a direction without reward and which differ 0.3 times as much: 500 prompts without labels to learn from, "
     "2,000 to be asked; eta 0.3.",
     statements=[
