@@ -105,8 +105,8 @@ RECIPE = Recipe(
     paper=Paper(
         "Offline Regularised Reinforcement Learning for LLMs Alignment", "Richemond et al.", 2024, "2405.19107"
     ),
-    claim="From single answers with a scalar reward each, regression on value plus log-ratio finds the best regularised "
-    "policy; the value must be learned with it, since a baseline in its place misleads.",
+    claim="From single answers with a scalar reward each, regression on value plus log-ratio finds the best "
+    "regularised policy; the value must be learned with it, since a baseline in its place misleads.",
     parts={
         "relation": "single answers, each with a scalar reward",
         "score": "log-probability under the policy less that under the reference",
@@ -119,7 +119,8 @@ RECIPE = Recipe(
     world="20 prompts with 6 answers each; rewards N(0, 1) plus an offset 3 N(0, 1) of the prompt; reference and "
     "sampler are softmaxes of N(0, 1), independent of each other; 10,000 scored answers, one at a time. Policy and "
     "value are tables, which Adam trains at 0.05 for 2,500 steps of 64. Tau is 1. KTO sees whether a reward is above "
-    "the mean of its prompt's, and has the best of the betas 1, 3 and 10. Regret: what reward - tau KL lacks of its maximum.",
+    "the mean of its prompt's, and has the best of the betas 1, 3 and 10. Regret: what "
+    "reward - tau KL lacks of its maximum.",
     statements=[
         Statement(REGRET, METHOD, 0.01, direction="lower", because="the optimum is exact; 0.01 is left to the steps"),
         Statement(REGRET, METHOD, NO_VALUE, direction="lower"),
