@@ -101,14 +101,7 @@ def parse_columns(columns: Columns | None) -> dict[str, str] | None:
     """
     if columns is None:
         return None
-    pairs: list[tuple[str, str]] = []
-    if isinstance(columns, Mapping):
-        pairs = [(str(role), str(name)) for role, name in columns.items()]
-    else:
-        parts = [columns] if isinstance(columns, str) else list(columns)
-        for part in (piece for whole in parts for piece in whole.split(",")):
-            role, sign, name = part.partition("=")
-            pairs.append((role.strip(), name.strip() if sign else role.strip()))
+    pairs = column_parts(columns)
     roles: dict[str, str] = {}
     given = {role.strip().casefold() for role, _ in pairs}
     for role, name in pairs:
@@ -124,6 +117,18 @@ def parse_columns(columns: Columns | None) -> dict[str, str] | None:
         roles["text"] = "text" if roles["document"] in (BLANK_LINE, FILE) else roles["document"]
     _shape_of(roles, columns)
     return roles
+
+
+def column_parts(columns: Columns) -> list[tuple[str, str]]:
+    """What a user's ``--columns`` say, as (role, column); a bare name stands for itself."""
+    if isinstance(columns, Mapping):
+        return [(str(role), str(name)) for role, name in columns.items()]
+    parts = [columns] if isinstance(columns, str) else list(columns)
+    pairs = []
+    for part in (piece for whole in parts for piece in whole.split(",")):
+        role, sign, name = part.partition("=")
+        pairs.append((role.strip(), name.strip() if sign else role.strip()))
+    return pairs
 
 
 def recognise(
@@ -150,7 +155,7 @@ def recognise(
     alike = [name for name in names if found[name.strip().casefold()] != name and _is_known(name.strip().casefold())]
     if alike:
         raise DataError(
-            f"the columns {_listed([alike[0], found[alike[0].strip().casefold()]])} differ in nothing but case",
+            f"the columns {listed([alike[0], found[alike[0].strip().casefold()]])} differ in nothing but case",
             where=where,
             hint="rename one of them, or say which is meant with --columns",
         )
@@ -160,21 +165,21 @@ def recognise(
         readings = [_pair_roles(*pair, negatives, found) for pair in pairs]
         readings += [{"text": found["text"]}] if "text" in found else []
         raise DataError(
-            f"the columns {_listed(names)} can be read in more than one way",
+            f"the columns {listed(names)} can be read in more than one way",
             where=where,
-            hint="say which is meant: " + " or ".join(map(_option, readings)),
+            hint="say which is meant: " + " or ".join(map(option, readings)),
         )
     if pairs:
         return _pair_layout(*pairs[0], negatives, found, names, where)
     if "text" in found:
         return _more_than_texts(found, names, wanted) or _text_layout(found, names, where)
-    listed = _listed_documents(found, names, wanted) if lists else None
-    if listed is not None:
-        return listed
+    as_lists = _listed_documents(found, names, wanted) if lists else None
+    if as_lists is not None:
+        return as_lists
     if not names:
         raise DataError("the rows have no columns", where=where, hint=f"known shapes:\n{KNOWN_SHAPES}")
     raise DataError(
-        f"the columns {_listed(names)} are not known",
+        f"the columns {listed(names)} are not known",
         where=where,
         hint=f"{_advice(names)}\nknown shapes:\n{KNOWN_SHAPES}",
     )
@@ -206,10 +211,10 @@ def _pair_layout(
             "score": found[ratings[0]] if ratings else unclear[0],
         }
         raise DataError(
-            f"it is not clear what {_listed(unclear)} beside {found[first]!r} and {found[second]!r} means",
+            f"it is not clear what {listed(unclear)} beside {found[first]!r} and {found[second]!r} means",
             where=where,
-            hint=f"if it says how near the two are: {_option(scored)}\n"
-            f"if every row is a pair of near texts: {_option(roles)}",
+            hint=f"if it says how near the two are: {option(scored)}\n"
+            f"if every row is a pair of near texts: {option(roles)}",
         )
     return layout
 
@@ -223,9 +228,9 @@ def _text_layout(found: Mapping[str, str], names: Sequence[str], where: str) -> 
     if unclear:
         labelled = {"text": found["text"], "label": unclear[0]}
         raise DataError(
-            f"it is not clear whether {_listed(unclear)} labels the texts",
+            f"it is not clear whether {listed(unclear)} labels the texts",
             where=where,
-            hint=f"if it does: {_option(labelled)}; if the texts stand alone: {_option({'text': found['text']})}",
+            hint=f"if it does: {option(labelled)}; if the texts stand alone: {option({'text': found['text']})}",
         )
     return layout
 
@@ -265,7 +270,7 @@ def _mapped(names: Sequence[str], where: str, mapping: Mapping[str, str]) -> Lay
             elif role == "document" and name in (BLANK_LINE, FILE):
                 hint = f"{name} divides plain text into documents; name the column that says which document a row is of"
             raise DataError(
-                f"there is no column {name!r} (wanted as {role}); the columns are {_listed(names)}",
+                f"there is no column {name!r} (wanted as {role}); the columns are {listed(names)}",
                 where=where,
                 hint=hint,
             )
@@ -308,12 +313,13 @@ def _layout(shape: str, roles: dict[str, str], names: Sequence[str]) -> Layout:
     return Layout(shape, roles, tuple(name for name in names if name not in used))
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The names of columns in one line, the first twelve of them."""
     shown = ", ".join(repr(shorten(name, 60)) for name in names[:12])
     return f"{shown}, ... ({len(names)} in all)" if len(names) > 12 else shown
 
 
-def _option(roles: Mapping[str, str]) -> str:
+def option(roles: Mapping[str, str]) -> str:
     """A ``--columns`` that can be pasted into a shell."""
     value = ",".join(role if role == name else f"{role}={name}" for role, name in roles.items())
     return f"--columns {value}" if re.fullmatch(r"[\w=,.-]+", value) else f"--columns '{value}'"
@@ -331,7 +337,7 @@ def _advice(names: Sequence[str]) -> str:
             "(the anchor) and a contradicting one as its negative"
         )
     if "messages" in keys:
-        return "this is chat data, which is not read here"
+        return "this is chat data, to align a language model on; it holds no texts to embed"
     if {"query_id", "query-id", "qid"} & keys.keys() and len(names) < 5:
         return "these look like the judgements of a retrieval set: name the folder that holds it, as a retrieval set"
     if any(len(name) > 60 or len(name.split()) > 5 for name in names):
@@ -351,7 +357,7 @@ def _advice(names: Sequence[str]) -> str:
             example = {"anchor": named[0], "positive": named[1]}
         else:
             example = {"text": named[0], **({"label": rating} if rating and rating != named[0] else {})}
-    return f"say which is which, for example {_option(example)}"
+    return f"say which is which, for example {option(example)}"
 
 
 def _columns_error(message: str, columns: Columns) -> UsageError:
@@ -360,7 +366,7 @@ def _columns_error(message: str, columns: Columns) -> UsageError:
         if isinstance(columns, str)
         else ",".join(columns)
         if not isinstance(columns, Mapping)
-        else _option(columns)
+        else option(columns)
     )
     return UsageError(
         message,
