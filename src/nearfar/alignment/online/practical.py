@@ -85,7 +85,7 @@ def with_replay(
     whole = len(now) / (1 - sum(shares[: len(earlier)]))
     found = now
     for old, share in zip(reversed(earlier), shares, strict=False):
-        count = min(len(old), int(share * whole))
+        count = min(len(old), int(share * whole + 1e-9))
         found = found.joined(old.rows(torch.randperm(len(old), generator=generator)[:count]))
     return found
 
