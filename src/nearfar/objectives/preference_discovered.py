@@ -70,7 +70,7 @@ class DBAQL(_Discovered):
     margin_alone = False
 
     def link(self, margin: Tensor) -> Tensor:
-        variance = _variance(margin / self.tau)
+        variance = batch_variance(margin / self.tau)
         logistic = torch.sigmoid(variance) * F.softplus(-margin / 0.9)
         return logistic + exponential(F.logsigmoid(-variance) - 0.9 * margin)
 
@@ -93,7 +93,7 @@ class AQL(_Discovered):
 
     def link(self, margin: Tensor) -> Tensor:
         own_scale = margin / self.tau
-        quantile = 0.5 + 0.01 * (torch.sigmoid(_mean(own_scale)) - 0.5)
+        quantile = 0.5 + 0.01 * (torch.sigmoid(batch_mean(own_scale)) - 0.5)
         return _blend(torch.sigmoid(quantile - own_scale), margin)
 
 
@@ -116,10 +116,8 @@ class AQFL(_Discovered):
 
     def link(self, margin: Tensor) -> Tensor:
         own_scale = margin / self.tau
-        variance = _variance(own_scale)
-        deviation = torch.where(variance > 0, torch.where(variance > 0, variance, 1).sqrt(), 0)
-        quantile = deviation * _mean(torch.sigmoid(-own_scale))
-        quantile = quantile + 0.05 * (torch.sigmoid(_mean(own_scale)) - quantile)
+        quantile = batch_deviation(own_scale) * batch_mean(torch.sigmoid(-own_scale))
+        quantile = quantile + 0.05 * (torch.sigmoid(batch_mean(own_scale)) - quantile)
         return _blend(torch.sigmoid(0.1 * (own_scale - quantile).abs()), margin)
 
 
@@ -200,10 +198,17 @@ def _blend(logistic: Tensor, margin: Tensor) -> Tensor:
     return logistic * F.softplus(-margin) + (1 - logistic) * (1 - margin).relu()
 
 
-def _mean(values: Tensor) -> Tensor:
+def batch_mean(values: Tensor) -> Tensor:
+    """The mean of all values; 0 for none."""
     return values.sum() / max(1, values.numel())
 
 
-def _variance(values: Tensor) -> Tensor:
-    """Unbiased; 0 for fewer than two values."""
-    return (values - _mean(values)).square().sum() / max(1, values.numel() - 1)
+def batch_variance(values: Tensor) -> Tensor:
+    """The unbiased variance of all values; 0 for fewer than two."""
+    return (values - batch_mean(values)).square().sum() / max(1, values.numel() - 1)
+
+
+def batch_deviation(values: Tensor) -> Tensor:
+    """The root of :func:`batch_variance`, with the gradient 0 where it is 0."""
+    variance = batch_variance(values)
+    return torch.where(variance > 0, torch.where(variance > 0, variance, 1).sqrt(), 0)

@@ -1,0 +1,1 @@
+"""Searching for preference objectives: what is proposed runs in a process of its own, within limits."""
