@@ -10,6 +10,7 @@ from rich.text import Text
 
 from nearfar.cli import console, options
 from nearfar.cli.app import app
+from nearfar.errors import UsageError
 
 data_app = typer.Typer(help="Read and check data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -29,21 +30,48 @@ def check(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Expect false negatives at this size.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Of preferences: show and check the tokens of this language model.")
+    ] = None,
+    max_prompt: Annotated[
+        int, typer.Option("--max-prompt", min=1, help="Of preferences: tokens that a prompt may have.")
+    ] = 512,
+    max_response: Annotated[
+        int, typer.Option("--max-response", min=1, help="Of preferences: tokens that a response may have.")
+    ] = 512,
     columns: options.Columns = None,
     max_bad_rows: options.MaxBadRows = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when there is a warning.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show what is understood of a file, and look for what spoils contrastive training.
+    """Show what is understood of a file, and look for what spoils contrastive training, or alignment on preferences.
 
     Examples:
 
     `nearfar data check pairs.jsonl --batch-size 1024`
 
     `nearfar data check train.csv --columns anchor=question,positive=answer --evaluate dev.csv`
+
+    `nearfar data check prefs.jsonl --model smollm2 --max-response 256`
     """
     from nearfar import data
+    from nearfar.data.preferences import is_preferences
 
+    if is_preferences(path, columns=columns):
+        unfit = {"--evaluate": evaluate, "--encoder": encoder, "--batch-size": batch_size}
+        if given := [name for name, value in unfit.items() if value is not None]:
+            raise UsageError(f"{', '.join(given)} is for examples to embed, and {path} holds preferences")
+        check_preferences(
+            path, columns=columns, max_bad_rows=max_bad_rows, model=model, limits=(max_prompt, max_response),
+            strict=strict, as_json=as_json,
+        )  # fmt: skip
+        return
+    if model is not None:
+        raise UsageError(
+            f"--model is for preferences, and {path} holds none that are known by their columns",
+            hint="name the columns, as in --columns prompt=instruction,chosen=better,rejected=worse; "
+            "for examples to embed: --encoder",
+        )
     examples = read_any(path, columns=columns, max_bad_rows=max_bad_rows, more=True)
     if not isinstance(examples, data.Examples):
         if as_json:
@@ -58,8 +86,8 @@ def check(
     if encoder is not None:
         from nearfar import encoders
 
-        model = encoders.load(options.model_folder(encoder))
-        lengths = {"token_lengths": encoders.token_lengths(model), "token_limit": encoders.token_limit(model)}
+        embedder = encoders.load(options.model_folder(encoder))
+        lengths = {"token_lengths": encoders.token_lengths(embedder), "token_limit": encoders.token_limit(embedder)}
     found = data.check(examples, batch_size=batch_size, evaluation=evaluation, **lengths)
     if as_json:
         console.emit_json({"description": examples.describe(), **found.to_dict()})
@@ -69,6 +97,53 @@ def check(
     found.raise_on_errors()
     if strict:
         found.raise_if_strict()
+
+
+def check_preferences(
+    path: Path,
+    *,
+    columns: str | None,
+    max_bad_rows: int,
+    model: str | None,
+    limits: tuple[int, int],
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """``nearfar data check`` of preferences; ``limits``: of the tokens of a prompt and of a response."""
+    from nearfar.data.preferences import Budget, check_preferences, read_preferences, tokenise
+
+    preferences = read_preferences(path, columns=columns, max_bad_rows=max_bad_rows)
+    tokenised = None
+    if model is not None:
+        from nearfar.encoders.language_tokenizer import language_tokenizer
+
+        tokenizer = language_tokenizer(options.model_folder(model))
+        tokenised = tokenise(preferences, tokenizer, budget=Budget(*limits))
+    found = check_preferences(preferences, tokenised)
+    if as_json:
+        tokens = {} if tokenised is None else {"tokens": tokenised.counts, "example": tokenised.marked(0)}
+        console.emit_json({"description": preferences.describe(), **tokens, **found.to_dict()})
+    else:
+        console.out.print(preferences.describe(), markup=False, highlight=False)
+        if tokenised is not None:
+            console.out.print(tokenised.describe(), markup=False, highlight=False)
+            console.out.print("as the model reads it, [[ ]] around the tokens that count:", markup=False)
+            console.out.print(shortened_lines(tokenised.marked(0)), markup=False, highlight=False)
+        show_check(found)
+    found.raise_on_errors()
+    if strict:
+        found.raise_if_strict()
+
+
+def shortened_lines(text: str, most: int = 40) -> str:
+    """The lines of ``text`` without signs that steer a terminal, those in the middle left out where they are many."""
+    from nearfar.data.values import shorten
+
+    lines = [shorten(line, 400) for line in text.split("\n")]
+    if len(lines) > most:
+        half = most // 2
+        lines = [*lines[:half], f"... {len(lines) - 2 * half:,} lines ...", *lines[-half:]]
+    return "\n".join(lines)
 
 
 def read_any(path: Path, *, columns: str | None = None, max_bad_rows: int = 0, more: bool = False) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nearfar.data.columns import CAPTIONS, DOCUMENTS, DOMAINS, LABELLED_TEXTS, PAIRS, SCORED_PAIRS
 from nearfar.data.examples import Examples
-from nearfar.data.findings import Facts, Finding, contents, contradictions, labels, scores
+from nearfar.data.findings import Facts, Finding, contents, contradictions, labels, scores, unread
 from nearfar.data.findings_batch import batch_findings, length_findings
 from nearfar.data.findings_beside import captions, documents, domains
 from nearfar.data.overlap import overlap_findings
@@ -83,6 +83,11 @@ class DataCheck:
             raise DataError(message + listed, hint=hint)
 
 
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors, then warnings, then what is worth knowing; otherwise in the order given."""
+    return sorted(findings, key=lambda finding: _ORDER[finding.severity])
+
+
 def check(
     examples: Examples,
     *,
@@ -113,8 +118,7 @@ def check(
     if evaluation is not None:
         evaluation_rows = len(evaluation) if isinstance(evaluation, Examples) else len(evaluation.queries)
     report = DataCheck(examples.shape, len(examples), batch_size, evaluation_rows)
-    found = list(_look(examples, batch_size, evaluation, token_lengths, token_limit))
-    report.findings = sorted(found, key=lambda finding: _ORDER[finding.severity])
+    report.findings = gravest_first(_look(examples, batch_size, evaluation, token_lengths, token_limit))
     return report
 
 
@@ -125,16 +129,8 @@ def _look(
     token_lengths: Callable[[list[str]], list[int]] | None,
     token_limit: int | None,
 ) -> Iterator[Finding]:
-    if examples.bad_rows:
-        count = len(examples.bad_rows)
-        shown = tuple(str(row) for row in examples.bad_rows[:3])
-        yield Finding(
-            "info", "bad-rows", count, count / (count + len(examples)), "rows that cannot be used were skipped", shown
-        )
-    if examples.blank_lines:
-        yield Finding("info", "blank-lines", examples.blank_lines, None, "blank lines in the files are not rows")
+    yield from unread(examples.bad_rows, examples.blank_lines, len(examples))
     if not len(examples):
-        yield Finding("error", "no-rows", 0, None, "there are no rows")
         return
     facts = Facts(examples)
     yield from contents(facts)

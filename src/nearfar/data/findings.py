@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,10 +14,14 @@ from nearfar.data.columns import CAPTIONS, DOCUMENTS, DOMAINS, LABELLED_TEXTS, P
 from nearfar.data.description import shown as shown_value
 from nearfar.data.examples import Examples
 from nearfar.data.fingerprints import Hashes, combined, text_hashes
+from nearfar.data.log import BadRow
 from nearfar.data.values import is_number, shorten
 
 SHOWN = 3
 _SHOWN_WIDTH = 60
+
+Show = Callable[[Sequence[int] | npt.NDArray[Any]], tuple[str, ...]]
+"""From the numbers of rows (from 0) to lines that show the first few of them."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def contents(facts: Facts) -> Iterator[Finding]:
         if broken:
             detail = f"{name!r} holds U+FFFD, the sign for a character that was lost in an earlier conversion"
             yield Finding("warning", "lost-characters", broken, broken / rows, detail)
-    yield from _repeated(facts)
+    yield from repeated(facts.show, facts.whole_rows)
     if facts.examples.shape == PAIRS:
         same = np.flatnonzero(
             (facts.hashes["anchor"] == facts.hashes["positive"]) & (facts.hashes["anchor"] != empty_text)
@@ -141,25 +145,33 @@ def contents(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _repeated(facts: Facts) -> Iterator[Finding]:
-    rows = facts.rows
-    _, first, counts = np.unique(facts.whole_rows, return_index=True, return_counts=True)
+def repeated(show: Show, whole_rows: Hashes) -> Iterator[Finding]:
+    """Rows that repeat an earlier one; ``whole_rows [n]``: one number a row."""
+    rows = len(whole_rows)
+    _, first, counts = np.unique(whole_rows, return_index=True, return_counts=True)
     if rows > 1 and len(counts) == 1:
-        yield Finding(
-            "warning",
-            "all-rows-equal",
-            rows,
-            1.0,
-            "all rows are the same: there is nothing to contrast",
-            facts.show([0]),
-        )
+        detail = "all rows are the same: there is nothing to contrast"
+        yield Finding("warning", "all-rows-equal", rows, 1.0, detail, show([0]))
     elif len(counts) < rows:
         most = np.lexsort((first, -counts))[:SHOWN]
         most = most[counts[most] > 1]
-        lines = facts.show(first[most])
+        lines = show(first[most])
         shown = tuple(f"{count:,} times, {line}" for count, line in zip(counts[most], lines, strict=True))
         extra = rows - len(counts)
         yield Finding("warning", "duplicate-rows", extra, extra / rows, "rows repeat an earlier row", shown)
+
+
+def unread(bad_rows: Sequence[BadRow], blank_lines: int, rows: int) -> Iterator[Finding]:
+    """What of the files is not among the ``rows``; that there are none is an error."""
+    if bad_rows:
+        count = len(bad_rows)
+        shown = tuple(str(row) for row in bad_rows[:SHOWN])
+        detail = "rows that cannot be used were skipped"
+        yield Finding("info", "bad-rows", count, count / (count + rows), detail, shown)
+    if blank_lines:
+        yield Finding("info", "blank-lines", blank_lines, None, "blank lines in the files are not rows")
+    if not rows:
+        yield Finding("error", "no-rows", 0, None, "there are no rows")
 
 
 def labels(facts: Facts) -> Iterator[Finding]:
@@ -196,11 +208,11 @@ def contradictions(facts: Facts) -> Iterator[Finding]:
         keys = facts.hashes["text"]
         if facts.examples.shape == DOMAINS:  # a text without a label contradicts none
             keys = np.where(facts.codes < 0, combined(keys, np.arange(facts.rows, dtype=np.uint64)), keys)
-        yield from _contradictory(facts, keys, facts.codes.astype(np.uint64), "contradictory-labels", detail)
+        yield from contradictory(facts.show, keys, facts.codes.astype(np.uint64), "contradictory-labels", detail)
     elif facts.examples.shape == SCORED_PAIRS:
         pairs = combined(facts.hashes["sentence1"], facts.hashes["sentence2"], ordered=False)
         detail = "rows whose pair has another score elsewhere (in either order)"
-        yield from _contradictory(facts, pairs, (facts.score + 0.0).view(np.uint64), "contradictory-scores", detail)
+        yield from contradictory(facts.show, pairs, (facts.score + 0.0).view(np.uint64), "contradictory-scores", detail)
     elif facts.examples.negatives:
         anchor = facts.hashes["anchor"]
         near = np.unique(combined(anchor, facts.hashes["positive"], ordered=False))
@@ -213,8 +225,8 @@ def contradictions(facts: Facts) -> Iterator[Finding]:
             yield Finding("warning", "contradictory-pairs", len(rows), len(rows) / facts.rows, detail, facts.show(rows))
 
 
-def _contradictory(facts: Facts, keys: Hashes, values: Hashes, name: str, detail: str) -> Iterator[Finding]:
-    """Rows whose key occurs with more than one value."""
+def contradictory(show: Show, keys: Hashes, values: Hashes, name: str, detail: str) -> Iterator[Finding]:
+    """Rows whose key occurs with more than one value; ``keys`` and ``values`` ``[n]``, one a row."""
     order = np.lexsort((values, keys))
     keys, values = keys[order], values[order]
     starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
@@ -223,4 +235,4 @@ def _contradictory(facts: Facts, keys: Hashes, values: Hashes, name: str, detail
     sizes = np.diff(np.r_[starts, len(keys)])
     rows = order[np.repeat(several, sizes)]
     if len(rows):
-        yield Finding("warning", name, len(rows), len(rows) / facts.rows, detail, facts.show(rows))
+        yield Finding("warning", name, len(rows), len(rows) / len(keys), detail, show(rows))

@@ -7,8 +7,10 @@
     preferences = read_preferences("prefs.jsonl")
     print(preferences.describe())
     tokenised = tokenise(preferences, tokenizer)
+    print(check_preferences(preferences, tokenised).text())
 """
 
+from nearfar.data.preferences.checks import check_preferences
 from nearfar.data.preferences.reading import is_preferences, read_preferences
 from nearfar.data.preferences.rows import KINDS, Message, PreferenceRow, PreferenceSet, Text
 from nearfar.data.preferences.tokens import Budget, TokenisedPreferences, TokenisedRow, tokenise, tokenise_prompts
@@ -22,6 +24,7 @@ __all__ = [
     "Text",
     "TokenisedPreferences",
     "TokenisedRow",
+    "check_preferences",
     "is_preferences",
     "read_preferences",
     "tokenise",

@@ -24,6 +24,8 @@ def common_start(one: Text, other: Text) -> int:
 
 def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
     """How many items (characters, messages, tokens) both begin with."""
+    if one[:] == other[: len(one)]:
+        return len(one)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 

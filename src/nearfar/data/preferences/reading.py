@@ -68,8 +68,8 @@ def read_preferences(
 def is_preferences(path: Paths, *, columns: Columns | None = None) -> bool:
     """Whether ``path`` holds preferences, by the names of its columns (or by what ``columns`` call them).
 
-    Columns that are also known as examples to embed are taken for those, but for chosen and rejected, and responses.
-    What cannot be read holds none.
+    Chosen with rejected, and responses, are always preferences; other columns that are known as examples to embed too
+    are taken for those. What cannot be read holds none.
     """
     if columns is not None:
         return names_preferences(columns)
@@ -78,11 +78,12 @@ def is_preferences(path: Paths, *, columns: Columns | None = None) -> bool:
     try:
         source = find_sources(path)[0][0]
         names = column_names(source)
-        layout = recognise_preferences(names, str(source.path))
+        known = {name.strip().casefold() for name in names}
+        if any(certain <= known for certain in _CERTAIN):
+            return True
+        recognise_preferences(names, str(source.path))
     except (NearfarError, OSError):
         return False
-    if any(certain <= layout.columns.keys() for certain in _CERTAIN):
-        return True
     try:
         recognise(names, str(source.path), lists=source.format not in ("csv", "tsv"))
     except DataError:

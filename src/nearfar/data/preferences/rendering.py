@@ -8,19 +8,23 @@ from typing import Any
 
 from nearfar.data.preferences.prompts import common_length
 from nearfar.data.preferences.rows import Message, PreferenceRow, Text, as_messages
-from nearfar.errors import UsageError
+from nearfar.errors import DataError, UsageError
 
-PARTED = "rows whose chat template writes the prompt otherwise when an answer follows; the response begins there"
-ADDED = "responses of conversations that the template does not close; the end-of-sequence token was added"
-
-REPEATED = "responses with the end-of-sequence token several times at their end; one was kept"
+SHARED, PARTED, OPEN, REPEATED = "shared-tokens", "template-parts", "template-leaves-open", "repeated-eos"
+SEEN = {
+    SHARED: "rows whose prompt and response share a token, which counts as the response's",
+    PARTED: "rows whose chat template writes the prompt otherwise when an answer follows; the response begins there",
+    OPEN: "responses of conversations that the template does not close; the end-of-sequence token was added",
+    REPEATED: "responses with the end-of-sequence token several times at their end; one was kept",
+}
+"""What is met while tokenising, by name."""
 
 
 @dataclass(frozen=True)
 class Rendered:
     """The texts of a row: ``prompt``, and prompt and response together for each response (``whole [K]``).
 
-    ``conversational``: whether a chat template wrote them. ``seen``: what was met, in words.
+    ``conversational``: whether a chat template wrote them. ``seen``: names of :data:`SEEN`.
     """
 
     prompt: str
@@ -32,7 +36,8 @@ class Rendered:
 def rendered(row: PreferenceRow, tokenizer: Any, chat_template: str | None = None) -> Rendered:
     """The texts of ``row``: of plain ones the texts themselves, of conversations what the chat template writes.
 
-    Raises :class:`~nearfar.errors.UsageError` where there is no template, or it refuses the conversation.
+    Raises :class:`~nearfar.errors.UsageError` where there is no template, :class:`~nearfar.errors.DataError` where it
+    refuses the conversation.
     """
     if not row.conversational:
         assert isinstance(row.prompt, str)
@@ -76,7 +81,7 @@ def _written(
             )
         )
     except Exception as error:  # a template is a program of its own and raises what it likes
-        raise UsageError(
+        raise DataError(
             f"the chat template refuses this conversation: {error}",
             where=where or None,
             hint="mend the roles (nearfar data check shows them), or name another template",
@@ -86,7 +91,7 @@ def _written(
 class Ends:
     """The tokens that begin and end what a tokenizer reads.
 
-    ``bos``, ``eos``: None where there is none. ``asks``: whether the tokenizer puts ``bos`` before a plain text.
+    ``bos``, ``eos``: None where there is none. ``first``: the ``bos`` of a tokenizer that puts it before a plain text.
     ``closing``: special tokens with which a chat template may close a turn.
     """
 
@@ -94,7 +99,7 @@ class Ends:
         self.bos: int | None = tokenizer.bos_token_id
         self.eos: int | None = tokenizer.eos_token_id
         read = tokenizer("a", verbose=False)["input_ids"]
-        self.asks = self.bos is not None and bool(read) and read[0] == self.bos
+        self.first = self.bos if read and read[0] == self.bos else None
         names = ("bos_token_id", "unk_token_id", "pad_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
         never = {getattr(tokenizer, name, None) for name in names}
         self.closing = frozenset(tokenizer.all_special_ids) - never | ({self.eos} - {None})
@@ -103,15 +108,15 @@ class Ends:
 
     def begun(self, prompt: list[int]) -> list[int]:
         """``prompt`` with the begin-of-sequence token where it is asked for, or where there would be no token."""
-        if self.bos is not None and self.asks and prompt[:1] != [self.bos]:
-            return [self.bos, *prompt]
+        if self.first is not None and prompt[:1] != [self.first]:
+            return [self.first, *prompt]
         if not prompt:
             start = self.eos if self.bos is None else self.bos
             return [] if start is None else [start]
         return prompt
 
     def ended(self, response: list[int], *, closes: bool) -> tuple[list[int], str | None]:
-        """``response`` with one end-of-sequence token, and what was done to it that is worth telling.
+        """``response`` with one end-of-sequence token, and the name in :data:`SEEN` of what was done to it.
 
         ``closes``: whether a chat template wrote it, which may close it with another special token.
         """
@@ -125,7 +130,7 @@ class Ends:
             return response[:kept], REPEATED if kept < last else None
         if self.eos is None:
             return response, None
-        return [*response, self.eos], ADDED if closes else None
+        return [*response, self.eos], OPEN if closes else None
 
     def _is_blank(self, token: int) -> bool:
         if token not in self._blank:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from nearfar.data.description import counted
 from nearfar.data.preferences.prompts import common_length
-from nearfar.data.preferences.rendering import Ends, Rendered, rendered, rendered_prompt
+from nearfar.data.preferences.rendering import PARTED, SEEN, SHARED, Ends, Rendered, rendered, rendered_prompt
 from nearfar.data.preferences.rows import PreferenceRow, Text
 from nearfar.errors import DataError, UsageError
 
@@ -41,8 +41,8 @@ class Budget:
 
     ``prompt``: of the prompt, its begin-of-sequence token included; default 512. ``response``: of each response, its
     end-of-sequence token included; default 512. ``side``: where a prompt is cut that is longer, ``"left"`` (default:
-    its beginning goes, but for the begin-of-sequence token; its end is what is answered) or ``"right"``. Responses
-    lose their end.
+    its beginning goes, but for the begin-of-sequence token where the tokenizer asks for one; its end is what is
+    answered) or ``"right"``. Responses lose their end.
     """
 
     prompt: int | None = 512
@@ -58,13 +58,14 @@ class Budget:
             raise UsageError("prompts are cut at the left or the right", where=f"side={self.side!r}")
 
     def cut_prompt(self, tokens: list[int], bos: int | None) -> list[int]:
-        """``tokens`` within the budget; ``bos``, where the prompt begins with it, stays."""
+        """``tokens`` within the budget; ``bos``, where they begin with it, stays at their beginning, once."""
         if self.prompt is None or len(tokens) <= self.prompt:
             return tokens
         if self.side == "right":
             return tokens[: self.prompt]
         if tokens[0] == bos and self.prompt > 1:
-            return [tokens[0], *tokens[len(tokens) - self.prompt + 1 :]]
+            kept = tokens[len(tokens) - self.prompt + 1 :]
+            return kept if kept[0] == bos else [bos, *kept]
         return tokens[len(tokens) - self.prompt :]
 
 
@@ -95,9 +96,9 @@ class TokenisedPreferences(Sequence[TokenisedRow]):
     """Token ids of a whole set of preferences, in one flat array.
 
     ``index [n]`` int64: the row of the data of each row kept. ``dropped``: reason -> places of rows left out.
-    ``seen``: what was met while tokenising -> how many rows (or responses). ``budget``: what was allowed.
-    ``tokens``: all ids, int32; ``offsets``: where pieces begin, int64 ``[pieces + 1]``; ``first [n + 1]``: the piece
-    that is each row's prompt, its responses follow; ``cut``: whether a piece was cut.
+    ``seen``: name in :data:`~nearfar.data.preferences.rendering.SEEN` -> how many rows (or responses). ``budget``: what
+    was allowed. ``tokens``: all ids, int32; ``offsets``: where pieces begin, int64 ``[pieces + 1]``; ``first [n + 1]``:
+    the piece that is each row's prompt, its responses follow; ``cut``: whether a piece was cut.
     """
 
     index: npt.NDArray[np.int64]  # type: ignore[assignment]
@@ -185,7 +186,7 @@ class TokenisedPreferences(Sequence[TokenisedRow]):
         for reason, places in self.dropped.items():
             some = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
             lines.append(f"  {counted(len(places), 'row')} dropped: {reason} ({some})")
-        lines += [f"  {what}: {times:,}" for what, times in self.seen.items()]
+        lines += [f"  {SEEN[what]}: {times:,}" for what, times in self.seen.items()]
         return "\n".join(lines)
 
     def marked(self, row: int) -> str:
@@ -228,8 +229,8 @@ def tokenise(
     - Prompts and responses are cut to ``budget``, default :class:`Budget`; what one response has does not depend on how
       long another is. Rows with a response without tokens are dropped.
 
-    Raises :class:`~nearfar.errors.DataError` where no row is left, :class:`~nearfar.errors.UsageError` where there are
-    conversations and no chat template, or the template refuses one.
+    Raises :class:`~nearfar.errors.DataError` where no row is left and for a conversation that the template refuses,
+    :class:`~nearfar.errors.UsageError` where there are conversations and no chat template.
     """
     budget = Budget() if budget is None else budget
     ends = Ends(tokenizer)
@@ -246,7 +247,7 @@ def tokenise(
                 reason = EMPTY_RESPONSE if parts.prompt else NO_START
                 dropped.setdefault(reason, []).append(row.where or f"row {place + 1}")
             else:
-                held.add(_within(parts, budget, ends.bos), place)
+                held.add(_within(parts, budget, ends.first), place)
             place += 1
     if not len(held):
         reasons = ", ".join(f"{reason} ({len(places):,})" for reason, places in dropped.items()) or "there are none"
@@ -269,7 +270,7 @@ def tokenise_prompts(
     for place, tokens in enumerate(found):
         if not tokens:
             raise DataError(NO_START, where=f"prompt {place + 1}")
-    return [np.array(budget.cut_prompt(tokens, ends.bos), np.int32) for tokens in found]
+    return [np.array(budget.cut_prompt(tokens, ends.first), np.int32) for tokens in found]
 
 
 @dataclass
@@ -309,8 +310,8 @@ def _pieces(written: Sequence[Rendered], tokenizer: Any, ends: Ends) -> Iterator
         whole = [next(ids) for _ in row.whole]
         end = min(common_length(prompt, each) for each in whole)
         seen = list(row.seen)
-        if end < len(prompt):
-            seen.append("rows whose prompt and response share a token, which counts as the response's")
+        if end < len(prompt) and PARTED not in seen:
+            seen.append(SHARED)
         begun = ends.begun(prompt[:end])
         responses = []
         for each in whole:
