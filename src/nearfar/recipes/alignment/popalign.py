@@ -120,10 +120,10 @@ RECIPE = Recipe(
     defaults={"beta": 0.01, "learning_rate": 5e-7, "epochs": 1},
     world="10 prompts with 64 answers, which have levels 0 to 3 on three axes (kind, right, clear). A writer's "
     "log-odds are a habit N(0, 1) for each prompt and answer plus, for each axis, a shift by what the prompt says "
-    "times the level. The prefix steers kindness (0.8 either way), demonstrations rightness (0.8), elicitation kindness and "
-    "clearness (1), refinement clearness (0.8, in the better answer alone); the models of the other two differ in "
-    "rightness (1.2 and 0.8) and in one axis more (0.5, 0.4). The student begins with the habit alone. DPO with beta "
-    "0.1, Adam at 0.05, 300 steps of 64, on 1,200 pairs: 200 of each strategy, or all of one.",
+    "times the level. The prefix steers kindness (0.8 either way), demonstrations rightness (0.8), elicitation "
+    "kindness and clearness (1), refinement clearness (0.8, in the better answer alone); the models of the other two "
+    "differ in rightness (1.2 and 0.8) and in one axis more (0.5, 0.4). The student begins with the habit alone. DPO "
+    "with beta 0.1, Adam at 0.05, 300 steps of 64, on 1,200 pairs: 200 of each strategy, or all of one.",
     statements=[
         Statement(WORST, ALL, strategy, margin=0.1, because="half of the least that two other seeds had found")
         for strategy in ("prefix", "demonstration", "elicitive", "parameters", "leaderboard", "refine")
