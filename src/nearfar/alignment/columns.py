@@ -15,7 +15,15 @@ from torch import Tensor
 
 from nearfar.contrast.distributed import GatheredRows
 
-COUNT, LENGTH, REFERENCE, SCORE = "count", "length", "reference", "score"
+COUNT, MARGIN, STATE, MISMATCHED = "count", "margin", "state", "mismatched"
+"""Columns of rows: how many responses; by how much the chosen is better; the state of the prompt; the reference's
+log-probability of a response to another prompt (KTO)."""
+
+LENGTH, CUT, SIDE, SCORE, GRADE = "length", "cut", "side", "score", "grade"
+REFERENCE, CHOSEN, REJECTED = "reference", "in_group", "out_group"
+"""Columns of responses: their tokens; whether the end was cut; 1 for a good one, -1 for a bad one, else 0; their number
+in the data; their grade among those of the row; log-probability under the reference (of tokens as well); whether AMPO
+contrasts them as good, as bad."""
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ class AlignmentSettings(Checked):
     Model:
         model: a folder of transformers, "smollm2", a .gguf file (:func:`nearfar.encoders.language_model`).
         reference: the model that log-ratios are taken to; None: ``model`` as it begins.
-        lora: train an adapter of ``rank`` (default 16) and ``lora_alpha`` (default twice the rank) with ``lora_dropout``
-            (default 0) on all linear layers, or on ``lora_targets`` (names of layers, with commas). merge: write the
-            whole model as well.
+        lora: train an adapter of ``rank`` (default 16) and ``lora_alpha`` (default twice the rank) with
+            ``lora_dropout`` (default 0) on all linear layers, or on ``lora_targets`` (names of layers, with commas).
+            merge: write the whole model as well.
         dropout: leave the model's dropout on (default off, so that it agrees with its reference).
     Objective:
         objective: a name of the catalogue (``nearfar objectives``), default "dpo"; parameters: its arguments, and the

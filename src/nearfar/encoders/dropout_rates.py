@@ -44,6 +44,12 @@ def dropout_rate(module: nn.Module, rate: float) -> Iterator[None]:
             setattr(part, name, value)
 
 
+def without_dropout(module: nn.Module) -> None:
+    """Set the rate of every dropout of ``module`` to 0, for good."""
+    for part, name in _places(module):
+        setattr(part, name, 0.0)
+
+
 def dropout_rates(module: nn.Module) -> list[float]:
     """The rates of all dropouts of ``module``, in the order of its modules; empty where there is none."""
     return [float(getattr(part, name)) for part, name in _places(module)]

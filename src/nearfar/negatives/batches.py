@@ -63,7 +63,7 @@ class Batches:
             )
         if processes < 1 or not 0 <= rank < processes:
             raise UsageError(f"process {rank} of {processes} does not exist")
-        if rows < max(2, processes):
+        if rows < max(min(self.smallest_batch, 2), processes):
             raise DataError(
                 f"{rows:,} row{'s' if rows != 1 else ''} cannot be contrasted"
                 + (f" on {processes} processes" if processes > 1 else ""),

@@ -73,16 +73,18 @@ def choose(
     if is_static(encoder):
         return Chunking(None, False, "a static encoder keeps no activations")
     per_token = _bytes_per_token(encoder, half)
-    budget = _budget(encoder.device)
+    budget = memory_for_activations(encoder.device)
     group = CPU_GROUP if encoder.device.type == "cpu" else GPU_GROUP
     needed = texts_per_batch * float(lengths.mean()) * per_token if len(lengths) else 0.0
     if needed <= budget:
-        return Chunking(group, False, f"about {_size(needed)} of activations fit in {_size(budget)}")
+        return Chunking(group, False, f"about {shown_size(needed)} of activations fit in {shown_size(budget)}")
     longest = float(np.quantile(lengths, 0.999))
     most = budget / 2 / (per_token * max(longest, 1.0))
     size = max(_LEAST, min(group, 2 ** int(np.log2(max(most, 1.0)))))
     return Chunking(
-        size, True, f"about {_size(needed)} of activations do not fit in {_size(budget)}, so gradients are cached"
+        size,
+        True,
+        f"about {shown_size(needed)} of activations do not fit in {shown_size(budget)}, so gradients are cached",
     )
 
 
@@ -97,7 +99,8 @@ def _bytes_per_token(encoder: SentenceTransformer, half: bool) -> float:
     return BYTES_PER_UNIT * (1 if half else 2) * layers * width
 
 
-def _budget(device: torch.device) -> float:
+def memory_for_activations(device: torch.device) -> float:
+    """Bytes that activations may take: half of a GPU's memory, a quarter of a CPU's, at most 4 GiB."""
     if device.type == "cuda":
         return GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
     return min(CPU_MOST, CPU_SHARE * _memory())
@@ -111,5 +114,6 @@ def _memory() -> float:
         return 8.0 * 2**30
 
 
-def _size(amount: float) -> str:
+def shown_size(amount: float) -> str:
+    """An amount of bytes as it is read."""
     return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"

@@ -1,0 +1,74 @@
+"""LoRA adapters on language models, through peft: made, found out, written, and merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nearfar.alignment.settings import AlignmentSettings
+from nearfar.encoders.language_model import write_language_model
+from nearfar.errors import MissingExtraError, UsageError
+from nearfar.files import atomic_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+ALL_LAYERS = "all-linear"
+
+
+def with_adapter(model: PreTrainedModel, settings: AlignmentSettings, *, base: str) -> Any:
+    """``model``, frozen, with a new LoRA adapter (Hu et al., 2021) that changes nothing yet.
+
+    Its first weights depend on the seed alone. ``base``: where the model lies, which is written with the adapter.
+    Raises :class:`~nearfar.errors.MissingExtraError` without peft, :class:`UsageError` for layers that there are not.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError:
+        raise MissingExtraError("peft", "align") from None
+    targets = settings.lora_targets
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.lora_alpha if settings.lora_alpha is not None else 2 * settings.rank,  # type: ignore[arg-type]
+        lora_dropout=settings.lora_dropout,
+        target_modules=ALL_LAYERS if targets is None else [name.strip() for name in targets.split(",")],
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise UsageError(
+                f"the adapter does not fit the model: {error}",
+                where=f"--lora-targets {targets}" if targets else "--lora",
+                hint="name linear layers of the model, e.g. q_proj,v_proj",
+            ) from error
+
+
+def write_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the adapter (safetensors) and the tokenizer: what ``peft.PeftModel.from_pretrained`` reads."""
+    with atomic_folder(folder, overwrite=True) as place:
+        model.save_pretrained(place, safe_serialization=True)
+        tokenizer.save_pretrained(str(place))
+        (place / "README.md").unlink(missing_ok=True)  # peft's, with nothing filled in
+
+
+def write_merged(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the whole model with the adapter added to its weights; ``model`` itself stays as it is."""
+    model.merge_adapter()
+    try:
+        merged = {
+            name.replace(".base_layer.", "."): value
+            for name, value in model.get_base_model().state_dict().items()
+            if ".lora_" not in name
+        }
+        plain = type(model.get_base_model())(model.get_base_model().config).to(next(model.parameters()).dtype)
+        plain.load_state_dict(merged)
+        write_language_model(plain, tokenizer, folder, overwrite=True)
+    finally:
+        model.unmerge_adapter()

@@ -1,0 +1,203 @@
+"""Before and after an alignment run: evaluations, what became of chosen and rejected, what the run folder holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nearfar.alignment.adapters import write_adapter, write_merged
+from nearfar.alignment.method import AlignmentMethod
+from nearfar.alignment.prepare import Prepared
+from nearfar.alignment.run import AlignmentRun
+from nearfar.alignment.watch import verdict_of
+from nearfar.encoders.language_model import write_language_model
+from nearfar.errors import MissingExtraError
+from nearfar.files import write_json
+from nearfar.training import checkpoints, processes
+from nearfar.training import folder as run_folder
+from nearfar.training.evaluating import BEST, Measures
+
+if TYPE_CHECKING:
+    from nearfar.alignment.fit import Fitted
+
+ADAPTER = "adapter"
+
+
+@dataclass
+class Before:
+    """What was known before training; ``seconds`` that it took."""
+
+    main: str | None = None
+    measures: Measures = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass
+class After:
+    """What was found after training: measures, seconds by what they were spent on, and what is said of the chosen."""
+
+    measures: Measures
+    seconds: dict[str, float]
+    warning: str | None = None
+
+
+def before_training(path: Path, run: Prepared, method: AlignmentMethod) -> Before:
+    """Evaluate the policy as it begins (or read what was found when the run was started), into metrics.json."""
+    if run.evaluation_table is None:
+        return Before()
+    return Before(**processes.on_main(lambda: _before(path, run, method)))
+
+
+def _before(path: Path, run: Prepared, method: AlignmentMethod) -> dict[str, Any]:
+    from nearfar.alignment.fit import judge_of
+
+    known = json.loads((path / run_folder.METRICS).read_text(encoding="utf-8"))
+    if "before" in known:
+        seconds = known.get("seconds", {}).get("before", 0.0)
+        return {"main": known["main"], "measures": known["before"], "seconds": seconds}
+    began = time.perf_counter()
+    found = judge_of(run)(method, run.evaluation_table)
+    before = {"main": found.main, "measures": found.to_dict(), "seconds": time.perf_counter() - began}
+    write_json(
+        path / run_folder.METRICS,
+        {"main": found.main, "before": before["measures"], "seconds": {"before": before["seconds"]}},
+    )
+    return before
+
+
+def finish(
+    path: Path,
+    run: Prepared,
+    method: AlignmentMethod,
+    fitted: Fitted,
+    before: Before,
+    began: float,
+    *,
+    say: Callable[[str], None],
+) -> After:
+    """Write model, metrics and report, and tidy up."""
+    return After(**processes.on_main(lambda: _finish(path, run, method, fitted, before, began, say)))
+
+
+def _finish(
+    path: Path,
+    run: Prepared,
+    method: AlignmentMethod,
+    fitted: Fitted,
+    before: Before,
+    began: float,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    from nearfar.alignment.fit import judge_of
+
+    write_policy(run, path)
+    evaluating = time.perf_counter()
+    after: Measures = {}
+    if fitted.best is not None:
+        after = fitted.best["measures"]
+    elif run.evaluation_table is not None:
+        after = judge_of(run)(method, run.evaluation_table).to_dict()
+    warning = _told(path, before.measures, after)
+    if warning is not None:
+        say(f"warning: {warning}")
+    seconds = {
+        "before": before.seconds,
+        "training": fitted.seconds,
+        "after": time.perf_counter() - evaluating,
+        "total": time.perf_counter() - began,
+    }
+    metrics: dict[str, Any] = {
+        "before": before.measures,
+        "after": after,
+        "main": before.main,
+        "seconds": seconds,
+        "steps": fitted.steps,
+        "ended": fitted.ended,
+        "warning": warning,
+    }
+    if fitted.best is not None:
+        metrics["best_step"] = fitted.best["step"]
+    write_json(path / run_folder.METRICS, metrics)
+    _report(path, say)
+    _tidy(path)
+    return {"measures": after, "seconds": seconds, "warning": warning}
+
+
+def write_policy(run: Prepared, path: Path) -> None:
+    """Write the trained policy to ``path``: model/ is a folder of transformers, or with LoRA the adapter's; where it is
+    to be merged, model/ is the whole model and adapter/ the adapter."""
+    if not run.settings.lora:
+        write_language_model(run.policy, run.tokenizer, path / run_folder.MODEL, overwrite=True)
+    elif run.settings.merge:
+        write_adapter(run.policy, run.tokenizer, path / ADAPTER)
+        write_merged(run.policy, run.tokenizer, path / run_folder.MODEL)
+    else:
+        write_adapter(run.policy, run.tokenizer, path / run_folder.MODEL)
+
+
+def _told(path: Path, before: Measures, after: Measures) -> str | None:
+    """What is said of chosen and rejected: by the evaluation data, or else by the batches of the run."""
+    if before and after:
+        return verdict_of(_values(before), _values(after))
+    lines = [json.loads(line) for line in (path / run_folder.LINES).read_text(encoding="utf-8").splitlines()]
+    logged = [line for line in lines if "margin" in line]
+    if len(logged) < 2:
+        return None
+    # single batches differ in what they hold; tenths of the run hold nearly the same
+    some = max(1, len(logged) // 10)
+    return verdict_of(_mean(logged[:some]), _mean(logged[-some:]))
+
+
+def _values(measures: Measures) -> dict[str, float]:
+    return {name: float(measure["value"]) for name, measure in measures.items()}
+
+
+def _mean(lines: list[Mapping[str, Any]]) -> dict[str, float]:
+    return {
+        name: sum(float(line[name]) for line in lines) / len(lines)
+        for name in ("log_p_chosen", "margin", "log_ratio")
+        if all(name in line for line in lines)
+    }
+
+
+def _report(path: Path, say: Callable[[str], None]) -> None:
+    from nearfar import report
+
+    try:
+        say(f"report: {report.write(path)}")
+    except MissingExtraError as error:
+        say(f"no report: {error.message}; {error.hint}")
+
+
+def _tidy(path: Path) -> None:
+    """Of a complete run only the last checkpoint stays."""
+    place = path / run_folder.CHECKPOINTS
+    for name in (BEST, run_folder.LAST_GOOD):
+        shutil.rmtree(place / name, ignore_errors=True)
+    checkpoints.thin_out(place, keep=1)
+    (path / "failure.json").unlink(missing_ok=True)
+
+
+def finished(path: Path) -> AlignmentRun | None:
+    """The run in ``path`` if it is complete."""
+    try:
+        metrics = json.loads((path / run_folder.METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if "ended" not in metrics or not (path / run_folder.MODEL).is_dir():
+        return None
+    return AlignmentRun(
+        folder=path,
+        steps=metrics["steps"],
+        ended=metrics["ended"],
+        before=metrics.get("before", {}),
+        after=metrics.get("after", {}),
+        main=metrics.get("main"),
+        seconds=metrics.get("seconds", {}),
+        warning=metrics.get("warning"),
+    )

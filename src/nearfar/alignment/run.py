@@ -1,0 +1,201 @@
+"""One call that aligns a language model on preferences: reads and checks them, computes the reference, trains,
+evaluates, and leaves a run folder from which all of it can be repeated, resumed and looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nearfar.alignment import beside, header
+from nearfar.alignment.prepare import Prepared, prepare, read
+from nearfar.alignment.settings import AlignmentSettings
+from nearfar.errors import TrainingError, UsageError
+from nearfar.locking import only_one
+from nearfar.training import folder as run_folder
+from nearfar.training import processes
+from nearfar.training.evaluating import Measures
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nearfar.data.preferences import PreferenceSet
+    from nearfar.objectives import Objective
+
+
+@dataclass
+class AlignmentRun:
+    """What an alignment run made.
+
+    ``folder``: its run folder; ``policy``, ``tokenizer``: the model as trained (peft's wrapper with an adapter), None
+    for a run that was complete already; ``steps`` done; ``ended``: "all steps", "early stop", or the name of the signal
+    that interrupted it; ``before`` and ``after``: measures, empty without evaluation data, ``main`` the name of the
+    main one; ``seconds``: "training", "total", ...; ``warning``: what is said of the chosen responses where they fell.
+    """
+
+    folder: Path
+    steps: int
+    ended: str
+    policy: Any = None
+    tokenizer: Any = None
+    before: Measures = field(default_factory=dict)
+    after: Measures = field(default_factory=dict)
+    main: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    warning: str | None = None
+
+    @property
+    def model(self) -> Path:
+        """The folder of the trained model: of transformers, or the adapter's with LoRA."""
+        return self.folder / run_folder.MODEL
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run ended before it was done; ``resume`` goes on with it."""
+        return self.ended not in ("all steps", "early stop")
+
+
+def align(
+    settings: AlignmentSettings,
+    *,
+    preferences: PreferenceSet | None = None,
+    evaluation: PreferenceSet | None = None,
+    objective: Objective | None = None,
+    console: Console | None = None,
+    command: Sequence[str] | None = None,
+) -> AlignmentRun:
+    """Align a language model by ``settings`` and write the run folder ``settings.output``.
+
+    Args:
+        preferences, evaluation: data that is in memory; by default what the settings name is read.
+        objective: one that was made, such as a discovered loss, in the place of the settings' name.
+        console: where header, progress and warnings are shown (a ``rich`` console); None: silent.
+        command: written to config.json, so that it says how the run was started.
+
+    Every row is read, checked and tokenised, and the reference computed, before the first step. The folder holds
+    config.json, data-check.json, versions.json, reference/ and checkpoints/ from the start, metrics.jsonl while it
+    goes, and model/, metrics.json and report.html (with plotly) at the end. With ``settings.resume`` an interrupted run
+    goes on from its last complete checkpoint to the same weights that it would have had; the model that it began with
+    has to be where it was. A run that is complete is only reported.
+
+    SIGINT and SIGTERM end training after the present step with a checkpoint. Over several processes (torchrun) all call
+    this alike; the main one writes.
+
+    Raises :class:`UsageError`, :class:`~nearfar.errors.DataError`, :class:`~nearfar.errors.ModelError` for input that
+    cannot be used, :class:`~nearfar.errors.OutputError` before any work when the folder cannot be written, and
+    :class:`TrainingError` when loss or gradient are not finite, policy and reference disagree before the first step, or
+    what a run began with has changed.
+    """
+    began = time.perf_counter()
+    if not settings.output:
+        raise UsageError("there is no place to write the run to", where="--output", hint="name a folder")
+    processes.start(settings.device)
+    say = _say(console)
+    path = Path(settings.output)
+    resolved: dict[str, Any] | None = None
+    if settings.resume:
+        from nearfar.alignment.results import finished
+
+        config = run_folder.read_config(path)
+        settings = run_folder.stored_settings(config, settings)
+        done = finished(path)
+        if done is not None:
+            say(f"the run in {path} is complete")
+            return done
+        resolved = config["resolved"]
+    else:
+        processes.on_main(lambda: run_folder.check_output(path, overwrite=settings.overwrite, weights=0))
+    preferences, evaluation = read(settings, preferences, evaluation)
+    for given in (preferences, evaluation):
+        if given is not None:
+            say(given.describe())
+    run = prepare(settings, preferences, evaluation, objective=objective, resolved=resolved)
+    if settings.resume:
+        _check_same(config, run)
+    else:
+        processes.on_main(lambda: _create(path, run, command))
+    if run.check.findings:
+        say(run.check.text())
+    for line in header.lines(run):
+        say(line)
+    if not processes.is_main():
+        return _align_in(path, run, console, began)
+    with only_one(path / run_folder.LOCK, "training in this folder"):
+        return _align_in(path, run, console, began)
+
+
+def _align_in(path: Path, run: Prepared, console: Console | None, began: float) -> AlignmentRun:
+    from nearfar.alignment.fit import fit, method_of
+    from nearfar.alignment.results import before_training, finish
+
+    say = _say(console)
+    states = beside.fill(run, path, say)
+    method = method_of(run, states)
+    before = before_training(path, run, method)
+    fitted = fit(path, run, method, main=before.main, console=console)
+    result = AlignmentRun(
+        folder=path,
+        steps=fitted.steps,
+        ended=fitted.ended,
+        policy=run.policy,
+        tokenizer=run.tokenizer,
+        before=before.measures,
+        main=before.main,
+        seconds={"training": fitted.seconds},
+    )
+    if fitted.interrupted:
+        say(f"interrupted at step {fitted.steps:,} ({fitted.ended}); --resume goes on from there")
+        return result
+    after = finish(path, run, method, fitted, before, began, say=say)
+    result.after, result.seconds, result.warning = after.measures, after.seconds, after.warning
+    return result
+
+
+def _create(path: Path, run: Prepared, command: Sequence[str] | None) -> None:
+    trained = sum(
+        parameter.numel() * parameter.element_size() for parameter in run.policy.parameters() if parameter.requires_grad
+    )
+    run_folder.check_output(path, overwrite=run.settings.overwrite, weights=trained)
+    found = run_folder.versions()
+    config = {
+        "nearfar": found["nearfar"],
+        "kind": "alignment",
+        "command": list(command) if command is not None else None,
+        "seed": run.settings.seed,
+        "settings": run.settings.to_dict(),
+        "resolved": run.resolved.to_dict(),
+        "data": run.fingerprints,
+        "objective": run.objective.name,
+        "tokens": run.table.tokens.counts,
+        "processes": processes.world_size(),
+    }
+    files = {
+        run_folder.CONFIG: config,
+        "data-check.json": run.check.to_dict(),
+        "versions.json": found,
+        run_folder.METRICS: {},
+    }
+    run_folder.create(path, files)
+
+
+def _check_same(config: dict[str, Any], run: Prepared) -> None:
+    for name, entry in config["data"].items():
+        now = run.fingerprints.get(name, {}).get("sha256")
+        if now == entry["sha256"]:
+            continue
+        what = {"tokens": "tokenizer or chat template", "model": "model", "reference": "reference model"}
+        raise TrainingError(
+            f"the {what.get(name, f'{name} data')} has changed since the run began"
+            if now
+            else f"the run had {name} data, and none was given",
+            where=", ".join(entry["path"]) if isinstance(entry["path"], list) else str(entry["path"]),
+            hint="restore it, or start a new run",
+        )
+
+
+def _say(console: Console | None) -> Callable[[str], None]:
+    if console is None or not processes.is_main():
+        return lambda text: None
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
