@@ -39,7 +39,8 @@ class Instruction:
 class InstructionKind(Protocol):
     """A kind of instruction; two of one kind never stand in one prompt, so that they cannot contradict each other."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def draw(self, response: str, met: bool, random: Random) -> Instruction | None:
         """An instruction that the response meets, or does not; None where there is none of this kind."""
@@ -148,7 +149,8 @@ class Opening:
 
 @dataclass(frozen=True)
 class Property:
-    """Something a response has or has not (``check``), that may be asked for (``wanted``) or forbidden (``unwanted``)."""
+    """Something a response has or has not (``check``), which may be asked for (``wanted``) or forbidden
+    (``unwanted``)."""
 
     name: str
     check: Callable[[str], bool]

@@ -1,4 +1,4 @@
-"""MAPL's data: a response under two prompts, and a pair of responses under two prompts, made by checkable instructions."""
+"""MAPL's data: one response, or a pair of them, under two prompts that differ in checkable instructions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class PromptPair:
 
 @dataclass(frozen=True)
 class GapPair:
-    """Two sets of instructions for the responses of row ``row``: ``wide`` speaks more for the chosen one than ``narrow``
-    does."""
+    """Two sets of instructions for the responses of row ``row``: ``wide`` speaks more for the chosen one than
+    ``narrow`` does."""
 
     row: int
     wide: Instructions
@@ -89,16 +89,12 @@ def gap_pairs(
         for _ in range(each):
             drawn_kinds = random.sample(list(kinds), random.randint(least, most))
             for _ in range(_TRIES):
-                sets = []
-                for _ in range(2):
-                    about = (chosen, rejected)[random.randrange(2)]
-                    sets.append(_drawn(about, drawn_kinds, [random.random() < 0.5 for _ in drawn_kinds], random))
-                if sets[0] is None or sets[1] is None:
+                one, other = (_about_either(chosen, rejected, drawn_kinds, random) for _ in range(2))
+                if one is None or other is None:
                     continue
-                leads = [met(each_set, chosen) - met(each_set, rejected) for each_set in sets]
+                leads = [met(asked, chosen) - met(asked, rejected) for asked in (one, other)]
                 if leads[0] != leads[1]:
-                    wide = int(leads[1] > leads[0])
-                    found.append(GapPair(row, sets[wide], sets[1 - wide]))
+                    found.append(GapPair(row, one, other) if leads[0] > leads[1] else GapPair(row, other, one))
                     break
     return found
 
@@ -124,13 +120,21 @@ def _two_prompts(
         flags = [True] * count, [place not in some for place in range(count)]
     else:
         flags = [place in some for place in range(count)], [False] * count
+    made = None
     for _ in range(_TRIES):
         better, worse = (_drawn(response, kinds, each, random) for each in flags)
         if better is None or worse is None:
             return None
+        made = better, worse
         if not set(better) & set(worse):
             break
-    return better, worse
+    return made
+
+
+def _about_either(chosen: str, rejected: str, kinds: Sequence[InstructionKind], random: Random) -> Instructions | None:
+    """Instructions that one of two responses meets some of."""
+    about = (chosen, rejected)[random.randrange(2)]
+    return _drawn(about, kinds, [random.random() < 0.5 for _ in kinds], random)
 
 
 def _drawn(

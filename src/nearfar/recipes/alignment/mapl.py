@@ -1,4 +1,4 @@
-"""MAPL (Sun et al., 2025): prompts compared for one response, and preference gaps, teach a reward model instructions."""
+"""MAPL (Sun et al., 2025): prompts compared, and preference gaps compared, teach a reward model instructions."""
 
 from __future__ import annotations
 
@@ -112,14 +112,16 @@ def compliance(
 ) -> float:
     """Of two responses of like quality, how often the one that meets all of 2 to 4 instructions has the higher reward,
     where the other does not."""
-    told = [
-        (each.better, alike[each.row][each.side], alike[each.row][1 - each.side])
+    compared = [
+        each
         for each in prompt_pairs(alike, kinds, sizes=(2, 4), seed=seed + 1)
+        if met(each.better, alike[each.row][each.side]) == len(each.better)
+        and met(each.better, alike[each.row][1 - each.side]) < len(each.better)
     ]
-    told = [each for each in told if met(each[0], each[1]) == len(each[0]) > met(each[0], each[2])]
-    prompt = asked(world, [each[0] for each in told])
-    one, other = (world.response_features([each[place] for each in told]) for place in (1, 2))
-    return float(pairs_in_order(reward(model, prompt, one), reward(model, prompt, other)).mean())
+    prompt = asked(world, [each.better for each in compared])
+    follows = world.response_features([alike[each.row][each.side] for each in compared])
+    other = world.response_features([alike[each.row][1 - each.side] for each in compared])
+    return float(pairs_in_order(reward(model, prompt, follows), reward(model, prompt, other)).mean())
 
 
 @torch.no_grad()
@@ -167,7 +169,7 @@ RECIPE = Recipe(
     world="Responses are 3 to 8 of 10 symbols, their quality the mean of hidden values. 1,000 pairs in the order of "
     "quality, under prompts without instructions; 2,000 prompts compared and 2,000 gaps made from them, with 1 to 4 "
     "instructions of different kinds. The reward model sees which instructions there are, which symbols the response "
-    "holds, the first, and its length: a perceptron with 64 hidden units, 1,500 steps of 64 of each with Adam at 0.002. "
+    "holds, the first, and its length: a perceptron with 64 hidden units, 1,500 steps of 64 of each, Adam at 0.002. "
     "Asked about new responses: 2,000 pairs next to each other in quality for compliance, where one meets all "
     "instructions and the other does not, and 2,000 pairs for quality and for gaps.",
     statements=[
