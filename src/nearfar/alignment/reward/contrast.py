@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from nearfar.errors import UsageError
@@ -63,8 +64,18 @@ class RewardContrast(nn.Module):
             heat = 0.1 if temperature is None else temperature
             self.objective = SwaV(prototypes, dimension, temperature=heat)
 
-    def forward(self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
-        """The cost of ``(chosen [n, d], rejected [n, d])`` in a first and in a second view."""
+    def forward(
+        self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], *, group: dist.ProcessGroup | None = None
+    ) -> Tensor:
+        """The cost of ``(chosen [n, d], rejected [n, d])`` in a first and in a second view.
+
+        ``group``: the cost is that of the pairs of all processes; each has the gradient of its own. SwAV has no such
+        form.
+        """
         one, other = (contrasted(*view, differences=self.differences) for view in (first, second))
-        cost: Tensor = self.objective(one, other)
+        cost: Tensor
+        if isinstance(self.objective, InfoNCE):
+            cost = self.objective(one, other, group=group)
+        else:
+            cost = self.objective(one, other)
         return cost
