@@ -8,12 +8,12 @@ import torch
 from nearfar.alignment.online import (
     ContrastiveReward,
     OnlineSettings,
+    Selected,
     TableReward,
     cost_of,
     improve,
     observe,
     roll_out,
-    selected,
 )
 from nearfar.alignment.online.costs import GroupCost
 from nearfar.alignment.online.diagnostics import gradient_samples, gradient_variance, pull_on_success
@@ -131,7 +131,7 @@ def test_modules_stay_as_they_are_when_sampling():
 
 def test_what_does_not_fit_is_refused():
     policy = TabularPolicy(torch.zeros(6, 8))
-    cost = GroupCost(AMPO(), selected("coreset", 2), embeddings=True)
+    cost = GroupCost(AMPO(), Selected("coreset", 2))
     with pytest.raises(UsageError, match="embed"):
         improve(policy, PROMPTS, TableReward(table()), cost, OnlineSettings())
     for wrong in ({"steps": 0}, {"responses": 0}, {"batch_size": 0}, {"reference": "first"}):
@@ -299,3 +299,25 @@ def test_rows_of_rollouts_keep_what_belongs_together():
     assert torch.equal(some.sampled.tokens, now.tokens)
     assert torch.equal(some.reference.log_probability, now.log_probability)
     assert some.group.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("strategy", ["coreset", "opt-select", "random"])
+def test_groups_are_selected_once_a_round(strategy, monkeypatch):
+    called = []
+    select = Selected.select
+
+    def counted(self, rollouts):
+        called.append(len(rollouts))
+        return select(self, rollouts)
+
+    monkeypatch.setattr(Selected, "select", counted)
+    policy = TabularPolicy(torch.zeros(6, 8))
+    improve(
+        policy,
+        PROMPTS,
+        TableReward(table()),
+        cost_of("ampo", relation=Selected(strategy, 3)),
+        OnlineSettings(steps=8, refresh=4, batch_size=2, learning_rate=0.1),
+        embed=lambda prompts, responses: torch.nn.functional.one_hot(responses, 8).double(),
+    )
+    assert called == [6, 6]

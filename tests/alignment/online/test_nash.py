@@ -7,7 +7,13 @@ import torch
 
 from nearfar.alignment.online.costs import cost_of
 from nearfar.alignment.online.loop import OnlineSettings, improve
-from nearfar.alignment.online.nash import ExpectedWinRates, PreferenceGame, mixture, soft_policy_iteration
+from nearfar.alignment.online.nash import (
+    ExpectedWinRates,
+    PreferenceGame,
+    bradley_terry,
+    mixture,
+    soft_policy_iteration,
+)
 from nearfar.alignment.online.practical import PairSet, PracticalSettings, dno_prct, pair_set, with_replay
 from nearfar.alignment.online.rewards import PoolWinRates, TableReward
 from nearfar.alignment.online.selection import Pairs
@@ -163,3 +169,14 @@ def test_scores_on_another_scale_are_said_to_be():
         dno_prct(trained, torch.arange(6), TableReward(torch.rand(6, 4)), PracticalSettings())
     with pytest.raises(UsageError, match="split"):
         dno_prct(trained, torch.arange(2), TableReward(torch.rand(6, 4)), PracticalSettings())
+
+
+def test_a_reward_is_found_where_there_is_one_and_the_nearest_where_there_is_none():
+    reward = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = bradley_terry(PreferenceGame.of_rewards(reward))
+    assert torch.allclose(found, reward - reward.mean(1, keepdim=True), atol=1e-3)
+    cycle = bradley_terry(PreferenceGame(CYCLE))
+    assert torch.allclose(cycle[0, :3], cycle[0, 0].expand(3), atol=1e-3)
+    assert float(cycle[0, 3]) < -1
+    certain = bradley_terry(PreferenceGame(torch.tensor([[[0.5, 1.0], [0.0, 0.5]]])))
+    assert bool(torch.isfinite(certain).all())

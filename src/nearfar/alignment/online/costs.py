@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nearfar.alignment.online.rollouts import Rollouts
-from nearfar.alignment.online.selection import Pairs, all_pairs, select_group
+from nearfar.alignment.online.selection import STRATEGIES, Pairs, all_pairs, select_group
 from nearfar.alignment.policy import ResponseScores
 from nearfar.contrast.relation import Explicit, Relation
 from nearfar.errors import UsageError
@@ -38,10 +39,14 @@ class Cost(Protocol):
     reference: bool
     embeddings: bool
 
+    def prepare(self, rollouts: Rollouts) -> Rollouts:
+        """What is settled once for fresh rollouts, whatever the number of steps on them: the selection."""
+        return rollouts
+
     def __call__(self, scores: ResponseScores, rollouts: Rollouts) -> Tensor: ...
 
 
-class PairCost:
+class PairCost(Cost):
     """A preference objective on pairs of the responses to a prompt, the one of the higher reward chosen.
 
     ``pairs``: which, given rewards ``[n, K]`` (default: all that differ). Rewards go to the objectives that take
@@ -90,31 +95,47 @@ def right_and_wrong(rollouts: Rollouts) -> Relation:
     return Explicit(rollouts.rewards == 1, rollouts.rewards == 0)
 
 
-def selected(
-    strategy: str = "bottom-k",
-    k: int = 7,
-    *,
-    alpha: float = 0.0,
-    gamma: float = 0.0,
-    deviation: str = "absolute",
-    generator: torch.Generator | None = None,
-) -> Callable[[Rollouts], Relation]:
-    """AMPO's relation: the best response against ``k`` (default 7, the paper's) chosen by ``strategy``.
+class Selected:
+    """AMPO's relation: the best response to a prompt against ``k`` of the rest, chosen once for fresh rollouts.
 
-    See :func:`~nearfar.alignment.online.selection.select_group` and
-    :func:`~nearfar.objectives.preference_groups.group_contrast`, which ``alpha``, ``gamma`` and ``deviation`` go to.
+    ``strategy``, ``k`` (default 7, the paper's), ``generator``: see
+    :func:`~nearfar.alignment.online.selection.select_group`; ``alpha``, ``gamma``, ``deviation``: see
+    :func:`~nearfar.objectives.preference_groups.group_contrast`.
     """
 
-    def relation(rollouts: Rollouts) -> Relation:
+    def __init__(
+        self,
+        strategy: str = "bottom-k",
+        k: int = 7,
+        *,
+        alpha: float = 0.0,
+        gamma: float = 0.0,
+        deviation: str = "absolute",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.strategy = one_of("a selection", "strategy", strategy, STRATEGIES)
+        self.k = k
+        self.alpha, self.gamma, self.deviation = alpha, gamma, deviation
+        self.generator = generator
+        self.embeddings = strategy in ("coreset", "opt-select")
+
+    def select(self, rollouts: Rollouts) -> Rollouts:
+        """The rollouts with their groups."""
         chosen, rejected = select_group(
-            rollouts.rewards, k, strategy, embeddings=rollouts.embeddings, generator=generator
+            rollouts.rewards, self.k, self.strategy, embeddings=rollouts.embeddings, generator=self.generator
         )
-        return group_contrast(rollouts.rewards, chosen, rejected, alpha=alpha, gamma=gamma, deviation=deviation)
+        return replace(rollouts, chosen=chosen, rejected=rejected)
 
-    return relation
+    def __call__(self, rollouts: Rollouts) -> Relation:
+        held = rollouts if rollouts.chosen is not None else self.select(rollouts)
+        assert held.chosen is not None
+        assert held.rejected is not None
+        return group_contrast(
+            held.rewards, held.chosen, held.rejected, alpha=self.alpha, gamma=self.gamma, deviation=self.deviation
+        )
 
 
-class GroupCost:
+class GroupCost(Cost):
     """A row objective on all responses to a prompt, with a relation that their rewards make.
 
     ``scored``: what a response scores: "sum" (its log-probability), "mean" (per token), "ratio" (less the reference's)
@@ -127,14 +148,16 @@ class GroupCost:
         relation: Callable[[Rollouts], Relation] = graded,
         *,
         scored: str = "sum",
-        embeddings: bool = False,
     ) -> None:
         self.objective = objective
         self.relation = relation
         self.scored = one_of("a cost", "scored", scored, SCORED)
         self.tokens = scored == "likelihood-ratio"
         self.reference = scored == "ratio"
-        self.embeddings = embeddings
+        self.embeddings = isinstance(relation, Selected) and relation.embeddings
+
+    def prepare(self, rollouts: Rollouts) -> Rollouts:
+        return self.relation.select(rollouts) if isinstance(self.relation, Selected) else rollouts
 
     def __call__(self, scores: ResponseScores, rollouts: Rollouts) -> Tensor:
         if self.scored == "sum":
@@ -150,7 +173,7 @@ class GroupCost:
         return loss
 
 
-class PointCost:
+class PointCost(Cost):
     """A point objective on every response by itself, its reward the target (``reward-weighted``, ``copg-group``,
     ``dro-p``); with a log-ratio where the objective takes a reference."""
 
@@ -175,7 +198,7 @@ class PointCost:
         return loss
 
 
-class PolicyGradient:
+class PolicyGradient(Cost):
     """GRPO and its variants on the responses' tokens.
 
     ``baseline``: whose mean reward an advantage is taken over: that of the responses to the same "prompt" (default), or
@@ -201,7 +224,7 @@ class PolicyGradient:
         return loss
 
 
-class Constrained:
+class Constrained(Cost):
     """A cost plus DisCO's penalty on the divergence of the policy from the one that sampled.
 
     ``limit``, ``weight``, ``form``: see :func:`nearfar.objectives.likelihood.divergence_penalty`; ``estimate``: of
@@ -223,6 +246,9 @@ class Constrained:
         self.limit, self.weight, self.form, self.estimate = limit, weight, form, estimate
         self.reference, self.embeddings = cost.reference, cost.embeddings
 
+    def prepare(self, rollouts: Rollouts) -> Rollouts:
+        return self.cost.prepare(rollouts)
+
     def __call__(self, scores: ResponseScores, rollouts: Rollouts) -> Tensor:
         now, before, mask = _tokens(scores, rollouts.sampled)
         divergence = divergence_estimate(now, before, mask, self.estimate)
@@ -236,7 +262,6 @@ def cost_of(
     pairs: Callable[[Tensor], Pairs] = all_pairs,
     relation: Callable[[Rollouts], Relation] | None = None,
     scored: str | None = None,
-    embeddings: bool = False,
     baseline: str = "prompt",
     constrained: bool | None = None,
     **options: Any,
@@ -257,9 +282,10 @@ def cost_of(
     elif isinstance(made, GRPO):
         cost = PolicyGradient(made, baseline=baseline)
     elif isinstance(made, RowObjective):
-        if relation is None:
-            relation = {"disco": right_and_wrong, "ampo": selected()}.get(made.name, graded)
-        cost = GroupCost(made, relation, scored=scored or _SCORED.get(made.name, "ratio"), embeddings=embeddings)
+        usual = right_and_wrong if made.name == "disco" else Selected() if made.name == "ampo" else graded
+        cost = GroupCost(
+            made, usual if relation is None else relation, scored=scored or _SCORED.get(made.name, "ratio")
+        )
     elif isinstance(made, PointObjective):
         cost = PointCost(made)
     else:

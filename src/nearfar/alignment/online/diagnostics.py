@@ -21,7 +21,7 @@ def gradient_samples(
     parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
     found = []
     for _ in range(count):
-        rollouts = draw()
+        rollouts = cost.prepare(draw())
         loss = cost_of_batch(policy, cost, rollouts, torch.arange(len(rollouts)))
         gradient = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         found.append(torch.cat([value.flatten() for value in gradient]))

@@ -15,7 +15,7 @@ from nearfar.alignment.policy import Policy, Prompts
 from nearfar.errors import UsageError
 from nearfar.training.steps import random_batches, train_steps
 
-_SAMPLES, _BATCHES = 7_000_003, 8_000_009
+_SAMPLES, _BATCHES = 11_000_027, 12_000_017
 
 
 @dataclass(frozen=True)
@@ -120,19 +120,18 @@ def improve(
                 losses.clear()
                 began = step
                 asked = _some(prompts, settings.prompts_a_round, order)
-                held.append(
-                    roll_out(
-                        policy,
-                        asked,
-                        reward,
-                        settings.responses,
-                        sampler=sampler,
-                        reference=against,
-                        embed=embed if cost.embeddings else None,
-                        tokens=cost.tokens,
-                        generator=drawn,
-                    )
+                fresh = roll_out(
+                    policy,
+                    asked,
+                    reward,
+                    settings.responses,
+                    sampler=sampler,
+                    reference=against,
+                    embed=embed if cost.embeddings else None,
+                    tokens=cost.tokens,
+                    generator=drawn,
                 )
+                held.append(cost.prepare(fresh))
             count = len(held[-1])
             yield next(random_batches(count, settings.batch_size or count, 1, order))
         close(began)
@@ -160,15 +159,16 @@ def train_on(
 ) -> list[float]:
     """Lower ``cost`` of rollouts that are there already; the losses. With an optimiser of its own."""
     trained = _modules(policy, parts)
+    held = cost.prepare(rollouts)
     order = torch.Generator().manual_seed(_BATCHES + seed)
 
     def batches() -> Iterator[Tensor]:
         for module in trained:
             module.eval()
-        yield from random_batches(len(rollouts), batch_size, steps, order)
+        yield from random_batches(len(held), batch_size, steps, order)
 
     return train_steps(
-        lambda index: cost_of_batch(policy, cost, rollouts, index),
+        lambda index: cost_of_batch(policy, cost, held, index),
         trained,
         batches(),
         optimizer=optimizer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nearfar.alignment.tables import TabularPolicy, best_regularised
@@ -76,6 +77,27 @@ def soft_policy_iteration(start: TabularPolicy, game: PreferenceGame, *, eta: fl
         policy = best_regularised(policy, game.win_rates(found[-1]), eta)
         found.append(policy.table().detach().exp())
     return found
+
+
+def bradley_terry(game: PreferenceGame) -> Tensor:
+    """The rewards ``[P, A]``, of mean 0, whose ``sigmoid(r_a - r_b)`` is nearest to a game in likelihood, every pair
+    compared equally often: what a reward model learns of preferences that no reward explains."""
+    preference = game.preference.detach()
+    first, second = torch.triu_indices(preference.shape[1], preference.shape[2], offset=1)
+    reward = torch.zeros_like(preference[:, 0]).requires_grad_()
+    optimizer = torch.optim.LBFGS([reward], max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        gap = reward[:, first] - reward[:, second]
+        # a pinch of the squares keeps rewards of certain outcomes finite
+        value = F.binary_cross_entropy_with_logits(gap, preference[:, first, second]) + 1e-6 * reward.square().mean()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    found = reward.detach()
+    return found - found.mean(1, keepdim=True)
 
 
 def mixture(iterates: Sequence[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from nearfar.alignment.policy import Policy, Prompts, Responses
 from nearfar.errors import DataError, UsageError
 from nearfar.objectives import PreferenceObjective, get
 
-_POOL = 9_000_011
+_POOL = 13_000_027
 
 Teacher = Callable[[Prompts], Responses]
 """``teacher(prompts)``: the same number of good answers to each prompt, as :meth:`Policy.sample` gives them."""

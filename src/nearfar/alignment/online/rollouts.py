@@ -38,7 +38,8 @@ class Rollouts:
 
     ``rewards [n, K]``: finite, higher is better. ``sampled``: how probable the responses were under the policy when
     they were drawn (or observed). ``reference``: the same under the reference; None where the procedure has none.
-    ``embeddings [n, K, d]``: a vector for each response; None where nobody asked for them. Nothing carries a gradient.
+    ``embeddings [n, K, d]``: a vector for each response; None where nobody asked for them. ``chosen``, ``rejected``:
+    bool ``[n, K]``, the groups that were selected; None where all are contrasted. Nothing carries a gradient.
     """
 
     prompts: Prompts
@@ -47,6 +48,8 @@ class Rollouts:
     sampled: ResponseScores
     reference: ResponseScores | None = None
     embeddings: Tensor | None = None
+    chosen: Tensor | None = None
+    rejected: Tensor | None = None
 
     def __len__(self) -> int:
         return self.rewards.shape[0]
@@ -67,6 +70,8 @@ class Rollouts:
             sampled=pick_scores(self.sampled, index),
             reference=None if self.reference is None else pick_scores(self.reference, index),
             embeddings=None if self.embeddings is None else self.embeddings[index],
+            chosen=None if self.chosen is None else self.chosen[index],
+            rejected=None if self.rejected is None else self.rejected[index],
         )
 
 
