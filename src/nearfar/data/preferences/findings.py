@@ -17,6 +17,8 @@ REPEATED_PROMPT = 20
 """A prompt of so many characters does not stand at the start of a response by chance."""
 IMBALANCE = 0.65
 """Where the better response is longer (or shorter) in so large a part of the rows, length alone tells much."""
+FEW = 20
+"""Of fewer rows such a part says little."""
 _ORDERED = (LISTS, MULTI_REWARD_LISTS)
 
 
@@ -209,7 +211,7 @@ def lengths(facts: PreferenceFacts, sizes: npt.NDArray[np.int64], unit: str) -> 
         f"{names[0]} is longer than {names[1]} in {100 * longer:.0f} % of the rows, shorter in {100 * shorter:.0f} %; "
         f"{sizes[better].mean():.0f} to {sizes[worse].mean():.0f} {unit} on average (ratio {ratio:.2f})"
     )
-    if max(longer, shorter) >= IMBALANCE and len(better) > 1:
+    if max(longer, shorter) >= IMBALANCE and len(better) >= FEW:
         yield Finding("warning", "length-imbalance", len(better), None, f"{detail}: length alone tells which is better")
     else:
         yield Finding("info", "length", len(better), None, detail)
