@@ -122,7 +122,7 @@ def test_adapters_count_and_can_be_switched_off(targets):
                 parameter.normal_(0, 0.3)
     trained = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
     expected, _ = plainly(wrapped, given)
-    assert float((expected - before).abs().max()) > 0.01
+    assert (expected - before).abs().max().item() > 0.01
     slopes = torch.autograd.grad(weighted(expected), trained)
     for sharing in (True, False):
         found = response_scores(wrapped, given, shared_prefix=sharing).log_probability
@@ -196,6 +196,12 @@ def test_edges_of_packing(layout):
     assert first == pytest.approx(same, abs=1e-5)
     assert not found.hidden.prompt[1].any()
     assert len(layout([]).length) == 0
+
+
+def test_no_rows_have_no_scores():
+    found = response_scores(causal("llama"), [], tokens=True, hidden=True)
+    assert found.log_probability.shape == found.length.shape == found.tokens.shape == (0,)
+    assert found.hidden.prompt.shape == (0, 24)
 
 
 def test_the_mask_is_that_of_a_plain_loop():

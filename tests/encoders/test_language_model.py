@@ -32,7 +32,9 @@ def test_symbols_are_words_between_white_space():
     tokenizer = symbol_tokenizer("abc")
     assert tokenizer("c a").input_ids == [1, 9, 7]
     assert tokenizer("c a", add_special_tokens=False).input_ids == [9, 7]
-    assert tokenizer("a ab").input_ids == [1, 7, 3]
+    assert tokenizer("cab").input_ids == [1, 9, 7, 8]
+    assert tokenizer("a zz b").input_ids == [1, 7, 3, 8]
+    assert symbol_tokenizer(["a", "ab", "."])("ab a.").input_ids == [1, 8, 7, 9]
     assert tokenizer.decode([1, 9, 7, 2], skip_special_tokens=True) == "c a"
     assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
     assert symbol_tokenizer(["red", "green"], begins=False)("green red").input_ids == [8, 7]

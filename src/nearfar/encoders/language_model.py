@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -249,17 +250,19 @@ def tiny_language_model(
 
 
 def symbol_tokenizer(symbols: Iterable[str], *, begins: bool = True) -> PreTrainedTokenizerFast:
-    """A tokenizer of transformers whose tokens are the given symbols (letters or words), separated by white space.
+    """A tokenizer of transformers whose tokens are the given symbols (letters or words).
 
-    ``"a b"`` is ``<s> a b``. Ids: 0 ``<pad>``, 1 ``<s>``, 2 ``</s>``, 3 ``<unk>``, 4 to 6 the roles of the chat
-    template, then the symbols in their order. A message is ``<|role|> content </s>``.
+    ``"a b"`` is ``<s> a b``. White space between symbols may be missing, as where a response is put behind its prompt:
+    ``"ab"`` reads the same, unless it is a symbol itself (the longest counts). Ids: 0 ``<pad>``, 1 ``<s>``, 2 ``</s>``,
+    3 ``<unk>``, 4 to 6 the roles of the chat template, then the symbols in their order. A message is
+    ``<|role|> content </s>``.
 
     Arguments:
         begins: put ``<s>`` before every text (and conversation), as Llama's tokenizer does; default yes.
 
     Raises UsageError for a symbol that is given twice, is empty, or holds white space.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     special = [PADDING, BOS, EOS, UNKNOWN, *(f"<|{role}|>" for role in ROLES)]
@@ -267,7 +270,10 @@ def symbol_tokenizer(symbols: Iterable[str], *, begins: bool = True) -> PreTrain
     if len(set(names)) < len(names) or any(len(name.split()) != 1 or name != name.strip() for name in names):
         raise UsageError("symbols must be different, not empty, and without white space")
     words = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token=UNKNOWN))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    words.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(alternatives), "isolated")]
+    )
     if begins:
         words.post_processor = processors.TemplateProcessing(
             single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, 1)]
