@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from nearfar.alignment.settings import AlignmentSettings
 from nearfar.encoders.language_model import write_language_model
 from nearfar.errors import MissingExtraError, UsageError
 from nearfar.files import atomic_folder
@@ -19,10 +18,21 @@ if TYPE_CHECKING:
 ALL_LAYERS = "all-linear"
 
 
-def with_adapter(model: PreTrainedModel, settings: AlignmentSettings, *, base: str) -> Any:
+class AdapterSettings(Protocol):
+    """What of a run's settings an adapter is made by."""
+
+    rank: int
+    lora_alpha: float | None
+    lora_dropout: float
+    lora_targets: str | None
+    seed: int
+
+
+def with_adapter(model: PreTrainedModel, settings: AdapterSettings, *, base: str, task: str = "CAUSAL_LM") -> Any:
     """``model``, frozen, with a new LoRA adapter (Hu et al., 2021) that changes nothing yet.
 
     Its first weights depend on the seed alone. ``base``: where the model lies, which is written with the adapter.
+    ``task``: peft's name of what the model does; the head of a "SEQ_CLS" is trained as well.
     Raises :class:`~nearfar.errors.MissingExtraError` without peft, :class:`UsageError` for layers that there are not.
     """
     try:
@@ -35,7 +45,7 @@ def with_adapter(model: PreTrainedModel, settings: AlignmentSettings, *, base: s
         lora_alpha=settings.lora_alpha if settings.lora_alpha is not None else 2 * settings.rank,  # type: ignore[arg-type]
         lora_dropout=settings.lora_dropout,
         target_modules=ALL_LAYERS if targets is None else [name.strip() for name in targets.split(",")],
-        task_type="CAUSAL_LM",
+        task_type=task,  # type: ignore[arg-type]
         base_model_name_or_path=base,
     )
     with torch.random.fork_rng():

@@ -212,7 +212,8 @@ class RewardBatches:
     """Batches of pairs as :class:`RewardMethod` reads them.
 
     ``batch(rows)``: ``"rows"`` int64 ``[n]``; ``"pairs"``, ``"compared"``, ``"gaps"``: how many there are;
-    ``"chunks"``: their tokenised rows, in this order, in chunks of ``chunk_size`` (None: all at once); ``"margin"``, ``"smoothing"``
+    ``"chunks"``: their tokenised rows, in this order, in chunks of ``chunk_size`` (None: all at once); ``"margin"``,
+    ``"smoothing"``
     ``[n]``; ``"meta"``: tokenised rows without labels. Flipped pairs have changed places.
     """
 

@@ -13,8 +13,8 @@ from nearfar.errors import UsageError
 from nearfar.training.checked import Checked, wrong
 from nearfar.training.settings import SCHEDULES
 
-RATE, HEAD_RATE = 1e-5, 1e-3
-"""Learning rates of a whole model and of a head alone. The paper has 5e-6 for seven billion parameters (Wang et al.,
+RATE, ADAPTER_RATE, HEAD_RATE = 1e-5, 1e-4, 1e-3
+"""Learning rates of a whole model, of an adapter and of a head alone. The paper has 5e-6 for seven billion parameters (Wang et al.,
 2024); smaller models take more."""
 
 CONTRASTS = ("none", *FORMS)
@@ -32,7 +32,9 @@ class RewardSettings(Checked):
         max_prompt, max_response: tokens kept, default 512; 0: all. side: from which side prompts are cut.
         chat_template: a file with a template, in the place of the tokenizer's.
     Model:
-        model: a causal language model, which gets a head, or a reward model. frozen: train the head alone. dropout:
+        model: a causal language model, which gets a head, or a reward model. frozen: train the head alone. lora: train
+            the head and an adapter of ``rank`` (default 16), ``lora_alpha`` (default twice the rank), ``lora_dropout``
+            (default 0) on all linear layers or ``lora_targets``; it is merged into the model that is written. dropout:
             leave the model's dropout on (default off).
     Noisy labels (Wang et al., 2024), by the margin column of the data, which `nearfar reward strength` makes:
         margin: ask for this difference of rewards. margin_scale: times this, default 1.
@@ -50,7 +52,7 @@ class RewardSettings(Checked):
             each kind a pair, default 1; prompt_weight, gap_weight: default 1.
     Training:
         batch_size: pairs a step, default 32; chunk_size: rows in memory at once, None: all. epochs: default 1; steps:
-            instead. learning_rate: default 1e-5, 1e-3 for a head alone. warmup, schedule, weight_decay,
+            instead. learning_rate: default 1e-5, 1e-4 with an adapter, 1e-3 for a head alone. warmup, schedule, weight_decay,
             max_gradient_norm, precision ("fp32" or "bf16"), seed: as in
             :class:`~nearfar.training.TrainingSettings`.
     While it goes and result:
@@ -74,6 +76,11 @@ class RewardSettings(Checked):
     chat_template: str | None = None
     model: str = "smollm2"
     frozen: bool = False
+    lora: bool = False
+    rank: int = 16
+    lora_alpha: float | None = None
+    lora_dropout: float = 0.0
+    lora_targets: str | None = None
     dropout: bool = False
     margin: bool = False
     margin_scale: float = 1.0
@@ -133,6 +140,7 @@ class RewardSettings(Checked):
     def _check(self) -> None:
         for name in ("batch_size", "chunk_size", "steps", "evaluate_every", "early_stop", "log_every", "mapl_each"):
             self._at_least(name, 1)
+        self._at_least("rank", 1)
         for name in ("checkpoint_every", "meta_rows"):
             self._at_least(name, 1)
         for name in ("max_prompt", "max_response", "max_bad_rows", "workers", "seed"):
@@ -145,8 +153,9 @@ class RewardSettings(Checked):
         for name in ("smoothing", "label_smoothing"):
             if not 0 <= getattr(self, name) < 0.5:
                 raise wrong(name, getattr(self, name), "give a share of at least 0 and below 0.5")
-        for name, high in (("contrast_dropout", 1.0), ("hold_out", 1.0)):
-            if not 0 <= getattr(self, name) < high:
+        self._positive("lora_alpha")
+        for name in ("contrast_dropout", "hold_out", "lora_dropout"):
+            if not 0 <= getattr(self, name) < 1:
                 raise wrong(name, getattr(self, name), "give a share of at least 0 and below 1")
         self._one_of("side", ("left", "right"))
         self._one_of("pairs_of", ("all", "best-worst"))
@@ -164,7 +173,9 @@ class RewardSettings(Checked):
             )
         if self.smoothing and self.label_smoothing:
             raise UsageError("smoothing and label_smoothing were both given", hint="give one of them")
-        if self.frozen and (self.contrast != "none"):
+        if self.frozen and self.lora:
+            raise UsageError("a head alone has no adapter", where="--frozen", hint="leave out --frozen or --lora")
+        if self.frozen and self.contrast != "none":
             raise UsageError(
                 "a head alone cannot change the states that are contrasted", where="--frozen", hint="leave one of them"
             )
