@@ -322,3 +322,32 @@ def test_description(tmp_path: Path) -> None:
         "label: false",
     ):
         assert part in text
+
+
+STRANGE: list[Any] = [
+    None, True, 0, -1.5, float("nan"), float("inf"), 10**400, "", " ", "\ud800", "a\0", "</s>", [], [[]], {}, [None],
+    [{}], [{"role": 1, "content": "a"}], [{"role": "user", "content": None}], {"role": "user"},
+    [{"from": [], "value": "a"}], [{"role": "\ud800", "content": "a"}],
+    [{"role": "assistant", "content": [{"type": "text"}]}], {"a": {"b": 1}}, [[1, 2], [3]], {"": 1}, "1e999", "[1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pairs", "unpaired", "lists", "multi", "messages", "chats"])
+def test_strange_values_are_read_or_reported(tmp_path: Path, kind: str) -> None:
+    """Every value of every column in turn: a row of the kind, or a bad row with line and reason."""
+    row = {
+        "pairs": {**PAIR, "margin": 1, "score_chosen": 2, "score_rejected": 1},
+        "unpaired": {"prompt": "p", "completion": "a", "label": True},
+        "lists": LIST,
+        "multi": {"prompt": "p", "responses": ["a", "b"], "rewards": [{"x": 1}, {"x": 2}], "scores": [1, 2]},
+        "messages": {"messages": USER + BLUE, "label": True},
+        "chats": {"prompt": USER, "chosen": BLUE, "rejected": USER + GREEN},
+    }[kind]
+    expected = read(tmp_path, row).kind
+    for name in row:
+        for value in STRANGE:
+            found = read(tmp_path, row, {**row, name: value}, max_bad_rows=1)
+            found.describe()
+            assert found.kind == expected
+            assert [each.where for each in found] == ["x.jsonl:1", "x.jsonl:2"][: 2 - len(found.bad_rows)]
+            assert all(bad.line == 2 and bad.reason for bad in found.bad_rows)

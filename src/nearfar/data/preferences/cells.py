@@ -238,7 +238,7 @@ class Cells:
             raise BadValueError(f"{kind_of(value)} where a message with role and content is needed")
         if "role" not in value and "from" in value:
             role, content = value["from"], value.get("value")
-            role = _SPEAKERS.get(role, role)
+            role = _SPEAKERS.get(role, role) if isinstance(role, str) else None
         else:
             role, content = value.get("role"), value.get("content")
         if not isinstance(role, str) or not role:
@@ -249,7 +249,7 @@ class Cells:
             if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
                 raise BadValueError("a message holds more than text (images, sounds), which is not read")
             content = "".join(part["text"] for part in content)
-        return {"role": role, "content": self._plain(content)}
+        return {"role": self._plain(role), "content": self._plain(content)}
 
     def _list(self, value: Any) -> list[Any]:
         if isinstance(value, str) and not self._typed:
