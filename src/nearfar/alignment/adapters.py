@@ -45,7 +45,7 @@ def with_adapter(model: PreTrainedModel, settings: AdapterSettings, *, base: str
         lora_alpha=settings.lora_alpha if settings.lora_alpha is not None else 2 * settings.rank,  # type: ignore[arg-type]
         lora_dropout=settings.lora_dropout,
         target_modules=ALL_LAYERS if targets is None else [name.strip() for name in targets.split(",")],
-        task_type=task,  # type: ignore[arg-type]
+        task_type=task,
         base_model_name_or_path=base,
     )
     with torch.random.fork_rng():

@@ -14,8 +14,8 @@ from nearfar.training.checked import Checked, wrong
 from nearfar.training.settings import SCHEDULES
 
 RATE, ADAPTER_RATE, HEAD_RATE = 1e-5, 1e-4, 1e-3
-"""Learning rates of a whole model, of an adapter and of a head alone. The paper has 5e-6 for seven billion parameters (Wang et al.,
-2024); smaller models take more."""
+"""Learning rates of a whole model, of an adapter and of a head alone. The paper has 5e-6 for seven billion parameters
+(Wang et al., 2024); smaller models take more."""
 
 CONTRASTS = ("none", *FORMS)
 
@@ -52,8 +52,8 @@ class RewardSettings(Checked):
             each kind a pair, default 1; prompt_weight, gap_weight: default 1.
     Training:
         batch_size: pairs a step, default 32; chunk_size: rows in memory at once, None: all. epochs: default 1; steps:
-            instead. learning_rate: default 1e-5, 1e-4 with an adapter, 1e-3 for a head alone. warmup, schedule, weight_decay,
-            max_gradient_norm, precision ("fp32" or "bf16"), seed: as in
+            instead. learning_rate: default 1e-5, 1e-4 with an adapter, 1e-3 for a head alone. warmup, schedule,
+            weight_decay, max_gradient_norm, precision ("fp32" or "bf16"), seed: as in
             :class:`~nearfar.training.TrainingSettings`.
     While it goes and result:
         evaluate_every, early_stop, keep_best, log_every, checkpoint_every, tensorboard, output, overwrite, resume,
