@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.alignment.columns import MISMATCHED, REFERENCE, Columns, gather
 from nearfar.alignment.language import SharedPrefix, response_scores
 from nearfar.alignment.readings import Reading
-from nearfar.alignment.watch import watched
+from nearfar.alignment.watch import SHOWN, watched
 from nearfar.contrast.distributed import of_all, sum_over_processes, total_over_processes
 from nearfar.objectives.preference_anchored import kto_reference_point
 from nearfar.training.cached import loss_of_chunks, sum_of_chunks
@@ -33,6 +33,7 @@ class AlignmentMethod(Method):
 
     main_part = "policy"
     scored = "log-probabilities"
+    shown = SHOWN
 
     def __init__(
         self, policy: nn.Module, reading: Reading, *, adapter: bool = False, shared_prefix: SharedPrefix = "auto"

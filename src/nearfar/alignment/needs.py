@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+import torch
+
+from nearfar.contrast.relation import Explicit
 from nearfar.data.preferences.rows import DEMONSTRATIONS, LISTS, MULTI_REWARD_LISTS, PAIRS, UNPAIRED
 from nearfar.errors import UsageError
 from nearfar.objectives import Objective, catalogue, find, get
@@ -250,7 +253,24 @@ def make(name: str, parameters: Mapping[str, Any]) -> tuple[Objective, dict[str,
             f"{cls.name} takes no {', '.join(map(repr, unknown))}", hint="it takes " + ", ".join(known) + fed
         )
     _check_options(cls.name, need, options)
-    return get(name, **{**arguments, **own}), options
+    made = get(name, **{**arguments, **own})
+    if need is _BEST_AGAINST_REST:
+        _try(made)
+    return made, options
+
+
+def _try(objective: Any) -> None:
+    """Raise :class:`UsageError` where the objective's cost does not follow from the scores of a row alone."""
+    relation = Explicit(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    training = objective.training
+    try:
+        objective.eval()(scores=torch.tensor([[0.5, 0.0], [0.0, 0.5]]), relation=relation)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{objective.name} cannot be trained on preferences: {str(error).splitlines()[0]}", hint=fitting()
+        ) from error
+    finally:
+        objective.train(training)
 
 
 def options_of(objective: Objective, parameters: Mapping[str, Any]) -> dict[str, Option]:

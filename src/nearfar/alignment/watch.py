@@ -11,6 +11,15 @@ from torch import Tensor
 from nearfar.alignment.columns import CUT, LENGTH, REFERENCE, SIDE, Columns
 from nearfar.training.method import Logs, Method
 
+SHOWN: Mapping[str, str] = {
+    "log_p_chosen": "log p chosen",
+    "log_p_rejected": "rejected",
+    "margin": "margin",
+    "accuracy": "batch accuracy",
+    "log_ratio": "log-ratio",
+}
+"""What the progress line shows of a batch."""
+
 FALL = 1.0
 """By how many nats the mean log-probability of chosen responses has to fall before it is said."""
 

@@ -1,5 +1,6 @@
 """Importing this module registers all commands."""
 
+import nearfar.cli.align
 import nearfar.cli.calibrate
 import nearfar.cli.classify
 import nearfar.cli.compare
@@ -12,6 +13,7 @@ import nearfar.cli.objectives
 import nearfar.cli.recipes
 import nearfar.cli.report
 import nearfar.cli.reproduce
+import nearfar.cli.reward
 import nearfar.cli.search
 import nearfar.cli.train
 import nearfar.cli.views  # noqa: F401

@@ -128,7 +128,8 @@ def go(
         callbacks: list[TrainerCallback] = [flow, guard, recorder]
         bar = None
         if console is not None and processes.is_main():
-            bar = Progress(console, main=evaluator.main if evaluator else None, batch_size=course.batch_size)
+            main = evaluator.main if evaluator else None
+            bar = Progress(console, main=main, batch_size=course.batch_size, shown=method.shown)
             callbacks.append(bar)
         if course.tensorboard and processes.is_main():
             callbacks.append(_tensorboard(course.folder))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +44,8 @@ class Method(nn.Module):
     keeps_frozen = False
     """Whether parameters that are not trained can be had from the model as it began, so that checkpoints leave them
     out."""
+    shown: Mapping[str, str] = MappingProxyType({})
+    """What of the logs the progress line shows: name in the logs -> name to show."""
     scored = "embeddings"
     """What the loss is a function of, in a word."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,13 +106,23 @@ class Recorder(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """One line on ``console`` with step, rate, time left, loss and the evaluation's main measure (``main``).
+    """One line on ``console`` with step, rate, time left, loss, what else of the logs is ``shown`` (name in the logs and
+    name to show), and the evaluation's main measure (``main``).
 
     A live bar on a terminal; elsewhere a plain line at most every ten seconds and after each evaluation.
     """
 
-    def __init__(self, console: Console, *, main: str | None = None, batch_size: int = 1) -> None:
+    def __init__(
+        self,
+        console: Console,
+        *,
+        main: str | None = None,
+        batch_size: int = 1,
+        shown: Mapping[str, str] | None = None,
+    ) -> None:
         self.console = console
+        self.shown = dict(shown or {})
+        self._values: dict[str, float] = {}
         self.main = main
         self.batch_size = batch_size
         self._bar: Any = None
@@ -153,6 +163,7 @@ class Progress(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             self._loss = float(logs["loss"])
+            self._values = {name: float(logs[key]) for key, name in self.shown.items() if key in logs}
         if (
             self._bar is None
             and state.is_world_process_zero
@@ -188,6 +199,7 @@ class Progress(TrainerCallback):
         parts = [f"{self._rate(state) * self.batch_size:,.0f} rows/s"]
         if self._loss is not None:
             parts.append(f"loss {self._loss:.4f}")
+        parts += [f"{name} {value:.4g}" for name, value in self._values.items()]
         if self._measure is not None:
             parts.append(f"{self.main} {self._measure:.4f}")
         return "  ".join(parts)
