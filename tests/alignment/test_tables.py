@@ -5,6 +5,7 @@ import torch
 
 from nearfar.alignment.tables import (
     FeaturePolicy,
+    LinearPolicy,
     TabularPolicy,
     best_regularised,
     divergence,
@@ -85,3 +86,27 @@ def test_features_are_shared_by_prompts():
 def test_what_is_no_table_is_refused(logits):
     with pytest.raises(UsageError, match="finite numbers"):
         TabularPolicy(logits)
+
+
+def test_a_linear_policy_holds_for_other_prompts():
+    generator = torch.Generator().manual_seed(0)
+    inputs, offset = torch.randn(3, 4, generator=generator), torch.randn(3, 5, generator=generator)
+    policy = LinearPolicy(inputs, offset)
+    assert torch.allclose(policy.table(), torch.log_softmax(offset, 1))
+    other = policy.on(inputs[:1] * 2, offset[1:2])
+    other.log_probability(torch.tensor([0]), torch.tensor([2])).sum().backward()
+    assert torch.equal(policy.weight.grad, other.weight.grad)
+    with torch.no_grad():
+        policy.weight.add_(torch.randn(4, 5, generator=generator))
+    expected_logits = [
+        sum(2 * float(inputs[0, f]) * float(policy.weight[f, a]) for f in range(4)) + float(offset[1, a])
+        for a in range(5)
+    ]
+    assert torch.allclose(other.table()[0], torch.tensor(expected_logits).log_softmax(0), atol=1e-5)
+    assert [name for name, _ in policy.named_parameters()] == ["weight"]
+    frozen = policy.frozen()
+    assert torch.equal(frozen.table(), policy.table())
+    assert not frozen.weight.requires_grad
+    for wrong in ((inputs[0], offset), (inputs, offset[:2])):
+        with pytest.raises(UsageError):
+            LinearPolicy(*wrong)

@@ -76,6 +76,35 @@ class FeaturePolicy(TabularPolicy):
         return FeaturePolicy(features, offset, weight=self.weight)
 
 
+class LinearPolicy(TabularPolicy):
+    """``pi(a|x) = softmax_a((inputs W)[x, a] + offset[x, a])``: the same ``A`` answers to every prompt, by what the
+    prompt is like.
+
+    ``inputs [P, F]``; ``offset [P, A]``: logits that are not trained; ``W [F, A]`` starts at 0. ``policy.on(inputs,
+    offset)`` is the policy on other prompts, with the same ``W``.
+    """
+
+    def __init__(self, inputs: Tensor, offset: Tensor, *, weight: nn.Parameter | None = None) -> None:
+        nn.Module.__init__(self)
+        if inputs.dim() != 2 or offset.dim() != 2 or len(inputs) != len(offset):
+            raise UsageError(
+                f"inputs must be [prompts, width] and offset [prompts, answers], got {list(inputs.shape)} and "
+                f"{list(offset.shape)}"
+            )
+        self.inputs: Tensor
+        self.offset: Tensor
+        self.register_buffer("inputs", inputs.detach().clone())
+        self.register_buffer("offset", offset.detach().clone())
+        self.weight = nn.Parameter(inputs.new_zeros(inputs.shape[1], offset.shape[1])) if weight is None else weight
+
+    def table(self) -> Tensor:
+        return torch.log_softmax(self.inputs @ self.weight + self.offset, dim=1)
+
+    def on(self, inputs: Tensor, offset: Tensor) -> LinearPolicy:
+        """The policy on other prompts ``[P', F]``; both are trained together."""
+        return LinearPolicy(inputs, offset, weight=self.weight)
+
+
 def expected(policy: TabularPolicy, reward: Tensor) -> Tensor:
     """``E_{a ~ pi} reward(x, a)`` of each prompt ``[P]``, for rewards ``[P, A]``; exact."""
     return (policy.table().exp() * reward).sum(1)
