@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nearfar.data.preferences import KINDS, PreferenceRow, PreferenceSet
+from nearfar.data.preferences import KINDS, PreferenceRow, PreferenceSet, read_preferences, write_preferences
 from nearfar.errors import DataError, UsageError
 from support.chats import answer, turns
 
@@ -162,3 +163,29 @@ def test_pairs_as_unpaired_and_demonstrations() -> None:
         unpaired.pairs_of_lists()
     with pytest.raises(UsageError, match="made of pairs"):
         unpaired.demonstrations().unpaired()
+
+
+TALK = (turns("q", system="s"), (answer("a"), answer("b")))
+WRITTEN: list[tuple[str, list[PreferenceRow]]] = [
+    ("pairs", [PreferenceRow("p", ("a", "b")), PreferenceRow("q", ("c", "d"))]),
+    ("pairs", [PreferenceRow("p", ("a", "b"))] * 150 + [PreferenceRow("q", ("c", "d"), (2.0, 1.0), margin=0.5)]),
+    ("pairs", [PreferenceRow(*TALK)]),
+    ("unpaired", [PreferenceRow("p", ("a",), label=True), PreferenceRow("p", ("b",), label=False)]),
+    ("lists", LISTS),
+    ("multi-reward lists", [PreferenceRow("p", ("a", "b"), (1.0, 2.0), rewards=((1.0, 4.0), (3.0, 2.0)))]),
+    ("demonstrations", [PreferenceRow(turns("q"), (answer("a"),)), PreferenceRow(turns("r"), (answer("b"),))]),
+]
+
+
+@pytest.mark.parametrize(("kind", "rows"), WRITTEN, ids=range(len(WRITTEN)))
+def test_what_is_written_is_read(tmp_path: Path, kind: str, rows: list[PreferenceRow]) -> None:
+    data = PreferenceSet.from_rows(kind, rows)
+    write_preferences(data, tmp_path / "x.jsonl", beside={"source": list(range(len(rows)))})
+    found = read_preferences(tmp_path / "x.jsonl")
+    assert (found.kind, found.reward_names, found.ignored) == (kind, data.reward_names, ("source",))
+    assert found.sha256() == data.sha256()
+    with pytest.raises(UsageError, match="1 values for"):
+        write_preferences(PreferenceSet.from_rows(kind, rows * 2), tmp_path / "x.jsonl", beside={"source": [1]})
+    with pytest.raises(UsageError, match="'prompt' is one that preferences have"):
+        write_preferences(data, tmp_path / "x.jsonl", beside={"prompt": list(range(len(rows)))})
+    assert read_preferences(tmp_path / "x.jsonl").sha256() == data.sha256()

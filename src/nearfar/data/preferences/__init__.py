@@ -14,6 +14,7 @@ from nearfar.data.preferences.checks import check_preferences
 from nearfar.data.preferences.reading import is_preferences, read_preferences
 from nearfar.data.preferences.rows import KINDS, Message, PreferenceRow, PreferenceSet, Text
 from nearfar.data.preferences.tokens import Budget, TokenisedPreferences, TokenisedRow, tokenise, tokenise_prompts
+from nearfar.data.preferences.writing import write_preferences
 
 __all__ = [
     "KINDS",
@@ -29,4 +30,5 @@ __all__ = [
     "read_preferences",
     "tokenise",
     "tokenise_prompts",
+    "write_preferences",
 ]
