@@ -24,7 +24,7 @@ def write_preferences(
     columns of another length or with a name that is taken, :class:`~nearfar.errors.OutputError` where it cannot be
     written.
     """
-    more = dict(beside or {})
+    more: dict[str, Sequence[Any]] = dict(beside or {})
     for name, values in more.items():
         if len(values) != len(data):
             raise UsageError(f"the column {name!r} has {len(values):,} values for {len(data):,} rows")
@@ -33,10 +33,10 @@ def write_preferences(
     scores = any(row.scores is not None for row in data)
     with atomic_path(path) as place, open(place, "w", encoding="utf-8") as out:
         for number, row in enumerate(data):
-            values = dict(_values(row, data.kind, data.reward_names, margins=margins, scores=scores))
+            values: dict[str, Any] = dict(_values(row, data.kind, data.reward_names, margins=margins, scores=scores))
             if taken := values.keys() & more.keys():
                 raise UsageError(f"the column {min(taken)!r} is one that preferences have")
-            values |= {name: column[number] for name, column in more.items()}
+            values.update({name: column[number] for name, column in more.items()})
             out.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
