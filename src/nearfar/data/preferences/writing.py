@@ -25,9 +25,9 @@ def write_preferences(
     written.
     """
     more: dict[str, Sequence[Any]] = dict(beside or {})
-    for name, values in more.items():
-        if len(values) != len(data):
-            raise UsageError(f"the column {name!r} has {len(values):,} values for {len(data):,} rows")
+    for name, column in more.items():
+        if len(column) != len(data):
+            raise UsageError(f"the column {name!r} has {len(column):,} values for {len(data):,} rows")
     # A column stands in all rows or in none, so that what the file is shows in its first rows.
     margins = any(row.margin is not None for row in data)
     scores = any(row.scores is not None for row in data)
