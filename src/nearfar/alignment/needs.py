@@ -219,7 +219,7 @@ def need_of(objective: type[Objective] | Objective) -> Need | None:
     if cls.name in NEEDS:
         return NEEDS[cls.name]
     if issubclass(cls, PreferenceObjective):
-        pooled = getattr(objective, "likelihood", None) == "pooled"
+        pooled = getattr(objective, "likelihood", None) == "pooled" and bool(getattr(objective, "likelihood_weight", 1))
         return Need("pairs", _OF_PAIRS, reference=not cls.reference_free, whole=pooled)
     if issubclass(cls, RowObjective) and not cls.needs and not cls.needs_labels:
         return _BEST_AGAINST_REST

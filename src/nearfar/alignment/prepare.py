@@ -264,10 +264,8 @@ def _chunk(
     budget = memory_for_activations(_device(settings))
     longest = float(np.quantile(made.sizes, 0.999))
     fitting = max(1, int(budget / (per_token * max(longest, 1.0))))
-    needed = (
-        f"the longest rows take about {shown_size(longest * per_token)} of activations, {shown_size(budget)} allowed"
-    )
-    return min(whole, fitting), needed
+    longest_row = shown_size(longest * per_token)
+    return min(whole, fitting), f"the longest keep {longest_row} for the backward pass, of {shown_size(budget)}"
 
 
 def _device(settings: AlignmentSettings) -> torch.device:

@@ -154,6 +154,7 @@ class OfRows(Reading):
     def separable(self) -> bool:
         objective = self.objective
         joined = objective.needs_positive_scores or objective.joins_rows or objective.needs_row_statistics
+        joined = joined or (objective.temperature is not None and objective.temperature.varies)
         plain = type(objective).weights is RowObjective.weights or getattr(objective, "average", None) == "rows"
         return bool(super().separable and plain and not joined and objective.of_rows_alone)
 

@@ -31,9 +31,7 @@ def align(
         typer.Option("--set", help="Any argument of the objective or option of how it is fed: --set beta=0.2."),
     ] = None,
     evaluate: Annotated[Path | None, typer.Option(help="Preferences to evaluate on.")] = None,
-    hold_out: Annotated[
-        float | None, typer.Option(help="Share of the prompts to evaluate on instead, e.g. 0.1.")
-    ] = None,
+    hold_out: Annotated[float | None, typer.Option(help="Share of the prompts to evaluate on, e.g. 0.1.")] = None,
     columns: options.Columns = None,
     max_bad_rows: options.MaxBadRows = 0,
     reward: Annotated[str | None, typer.Option(help="Which reward to go by, where lists have several.")] = None,
@@ -47,9 +45,7 @@ def align(
     rank: Annotated[int, typer.Option(min=1, help="Of the adapter.")] = 16,
     lora_alpha: Annotated[float | None, typer.Option(help="Of the adapter. Default: twice the rank.")] = None,
     lora_dropout: Annotated[float, typer.Option(help="Of the adapter.")] = 0.0,
-    lora_targets: Annotated[
-        str | None, typer.Option(help="Layers with an adapter: q_proj,v_proj. Default: all.")
-    ] = None,
+    lora_targets: Annotated[str | None, typer.Option(help="Layers that get one: q_proj,v_proj. Default: all.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Write the whole model too, adapter added.")] = False,
     dropout: Annotated[bool, typer.Option("--dropout", help="Leave the model's dropout on.")] = False,
     prompts: Annotated[

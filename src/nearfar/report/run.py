@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nearfar.report import figures
+from nearfar.report import alignment, figures
 from nearfar.report import format as fmt
 from nearfar.report.figures.values import mapping, sequence
 from nearfar.report.folder import RunFolder, flatten
@@ -47,10 +47,14 @@ def build(folder: RunFolder) -> Page:
         foot="All of this is in the run folder as JSON. The page holds everything it shows and loads nothing.",
     )
     _result(page.section("Result"), folder, summary)
+    aligned = alignment.is_alignment(folder)
+    if aligned:
+        alignment.preferences(page.section("Chosen and rejected"), folder)
     _training(page.section("Training"), folder, summary)
-    _space(page.section("Embedding space"), folder)
-    if "diagnostics.json" not in folder.absent:
-        _errors(page.section("Hardest errors"), folder)
+    if not aligned:
+        _space(page.section("Embedding space"), folder)
+        if "diagnostics.json" not in folder.absent:
+            _errors(page.section("Hardest errors"), folder)
     _data_check(page.section("Data check"), folder)
     _settings(page.section("Settings and versions"), folder)
     return page

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from nearfar.report import alignment
 from nearfar.report import format as fmt
 from nearfar.report.figures.values import Estimate, estimate, mapping, sequence
 from nearfar.report.folder import RunFolder, find
@@ -32,6 +33,8 @@ class Summary:
     after_name: str = AFTER
     general: Mapping[str, Any] = field(default_factory=dict)
     """metrics.json's measures of the general check."""
+    made: Markup | None = None
+    """What was done, where it was not the training of an encoder."""
 
     @classmethod
     def of(cls, folder: RunFolder) -> Summary:
@@ -59,6 +62,9 @@ class Summary:
             config=folder.mapping("config.json"),
             seconds=mapping(metrics.get("seconds")),
             general=mapping(metrics.get("general")),
+            made=alignment.making(folder, fmt.as_finite(mapping(metrics.get("seconds")).get("training")))
+            if alignment.is_alignment(folder)
+            else None,
             rate=sorted(rates)[len(rates) // 2] if rates else None,
         )
 
@@ -93,6 +99,8 @@ class Summary:
         return Markup("{} went from {} to {}{}").format(name, fmt.number(before), strong(fmt.number(after)), tail)
 
     def _making(self) -> Markup | str:
+        if self.made is not None:
+            return self.made
         encoder = _name(find(self.config, "encoder", "model"))
         recipe = find(self.config, "recipe")
         objective = (

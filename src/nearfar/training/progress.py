@@ -106,7 +106,7 @@ class Recorder(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """One line on ``console`` with step, rate, time left, loss, what else of the logs is ``shown`` (name in the logs and
+    """One line on ``console`` with step, rate, time left, loss, what else of the logs is ``shown`` (name in the logs ->
     name to show), and the evaluation's main measure (``main``).
 
     A live bar on a terminal; elsewhere a plain line at most every ten seconds and after each evaluation.
