@@ -22,7 +22,6 @@ Reason = Literal["", "refused", "processor", "memory", "wall", "answer", "died"]
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-_START = "from nearfar.alignment.discovery.worker import serve; serve()"
 
 
 @dataclass(frozen=True)
@@ -145,12 +144,14 @@ class LimitedProcess:
         self.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        from nearfar.alignment.discovery import worker  # not everywhere there is what it imports
+
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         environment |= dict.fromkeys(_THREADS, "1")
         # what can be imported here can be imported there, a script's own folder too
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START],
+            [sys.executable, "-c", f"from {worker.__name__} import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=self._folder.name,

@@ -49,7 +49,6 @@ _FORBIDDEN_OF_OS = frozenset(
         "lockf",
         "mkdir",
         "posix_spawn",
-        "putenv",
         "remove",
         "removexattr",
         "rename",
@@ -60,7 +59,6 @@ _FORBIDDEN_OF_OS = frozenset(
         "symlink",
         "system",
         "truncate",
-        "unsetenv",
         "utime",
     ]
 )
@@ -90,6 +88,8 @@ def _task(settings: Mapping[str, Any]) -> Fitness:
     from nearfar.alignment.discovery import validate  # noqa: F401  loaded here, so that no copy needs to
 
     torch.set_num_threads(1)
+    # an optimiser loads torch's compiler when it is first made; no copy should have to
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)
     module, function = settings["task"].split(":")
     made: Fitness = getattr(importlib.import_module(module), function)(**settings["arguments"])
     return made
@@ -235,17 +235,16 @@ def _understood(said: bytes, reason: str, status: int, seconds: float, limits: M
         return {"reason": "died", "error": f"its process was ended by {signal.Signals(number).name}"}
     try:
         answer = json.loads(said)
-        known = {"fitness": answer.get("fitness"), "measures": answer.get("measures", {})}
-        told = {"reason": str(answer.get("reason", "")), "error": str(answer.get("error", ""))}
-        if told["reason"]:
-            return told
-        return {
-            "fitness": float(known["fitness"]),
-            "measures": {str(k): float(v) for k, v in known["measures"].items()},
-        }
-    except (ValueError, TypeError, AttributeError):
-        code = os.waitstatus_to_exitcode(status)
-        return {"reason": "died", "error": f"its process ended with {code} and without an answer"}
+        if answer.get("reason"):
+            return {"reason": str(answer["reason"]), "error": str(answer["error"])}
+        measures = {str(name): float(value) for name, value in answer["measures"].items()}
+        fitness = float(answer["fitness"])
+        if all(map(math.isfinite, (fitness, *measures.values()))):
+            return {"fitness": fitness, "measures": measures}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    code = os.waitstatus_to_exitcode(status)
+    return {"reason": "died", "error": f"its process ended with {code} and without an answer"}
 
 
 def _told(error: BaseException) -> str:
