@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nearfar.alignment.tables import TabularPolicy, best_regularised, divergence, expected
+from nearfar.evaluation.ranking import Judged, measure_ranks
+from nearfar.objectives.graded_columns import descending_ranks
 from nearfar.objectives.preference import PreferenceObjective
 from nearfar.training.steps import random_batches, seeded, train_steps
 
@@ -96,6 +99,12 @@ def train(
         return train_steps(loss, parts, batches, learning_rate=learning_rate, **options)
 
 
+def tuned(run: Callable[[float], tuple[float, dict[str, float]]], settings: Iterable[float]) -> dict[str, float]:
+    """What an arm measures at the best of some settings: ``run(setting)`` gives a value on data set aside for the
+    choice, the higher the better, and what is measured elsewhere."""
+    return max((run(setting) for setting in settings), key=lambda found: found[0])[1]
+
+
 @torch.no_grad()
 def regret(policy: TabularPolicy, reference: TabularPolicy, reward: Tensor, beta: float) -> float:
     """How much less ``E reward - beta KL(policy || reference)`` is than it could be, mean over prompts; exact, >= 0 up
@@ -112,3 +121,21 @@ def moved(policy: TabularPolicy, reference: TabularPolicy, prompt: Tensor, answe
     """By how many nats the log-probability of the answers ``[n]`` to ``prompt [n]`` has risen; their mean."""
     change = policy.log_probability(prompt, answer) - reference.log_probability(prompt, answer)
     return float(change.mean())
+
+
+@torch.no_grad()
+def ranking(scores: Tensor, grade: Tensor, measure: str) -> float:
+    """How well the scores ``[n, k]`` order lists with grades ``[n, k]`` >= 0; the mean of a measure of
+    :func:`~nearfar.evaluation.ranking.measure_ranks` with exponential gain over lists that have a grade above 0."""
+    ranks = descending_ranks(scores, torch.ones_like(scores, dtype=torch.bool))
+    row, column = (grade > 0).nonzero(as_tuple=True)
+    queries, query = torch.unique(row, return_inverse=True)
+    judged = Judged(
+        query.numpy(),
+        column.numpy(),
+        grade[row, column].double().numpy(),
+        queries.numpy(),
+        excluded=len(grade) - len(queries),
+    )
+    found = measure_ranks(measure, judged, ranks[row, column].double().numpy(), gain="exponential")
+    return float(np.mean(found))
