@@ -95,8 +95,8 @@ RECIPE = Recipe(
     defaults={"temperature": 0.1},
     world="3,000 prompts with 8 features z; the true weights of three rewards are softmax(2 U z); 8 answers whose "
     "rewards cost each other, observed in units of 1, 10 and 100 with offsets; the preferred one has the highest "
-    "weighted sum. The adapter sees z and the preferred answer's rewards; AdamW at 0.01, 500 steps of 64. Measured on 3,000 other "
-    "prompts. The best fixed weights are chosen by true utility on the training prompts.",
+    "weighted sum. The adapter sees z and the preferred answer's rewards; AdamW at 0.01, 500 steps of 64. Measured on "
+    "3,000 other prompts. The best fixed weights are chosen by true utility on the training prompts.",
     statements=[
         Statement(UTILITY, METHOD, UNIFORM, because="the paper's main comparison"),
         Statement(UTILITY, METHOD, FIXED, because="its theorem speaks of any fixed weight"),
@@ -105,7 +105,12 @@ RECIPE = Recipe(
         ),
         Statement(DIVERGENCE, METHOD, CONSTANT, direction="lower", because="the weights depend on the prompt"),
         Statement(
-            UTILITY, SHUFFLED, FIXED, direction="lower", margin=-0.02, because="with other prompts nothing is gained"
+            UTILITY,
+            SHUFFLED,
+            METHOD,
+            direction="lower",
+            margin=0.3,
+            because="with the prompts of others the gain is gone; half of it is asked for",
         ),
     ],
     experiment=experiment,

@@ -63,7 +63,7 @@ class _Learner:
 
     def start(self) -> LanguagePolicy:
         model = tiny_language_model(vocabulary=len(self.tokenizer), seed=self.seed)
-        return LanguagePolicy(model, self.tokenizer, max_new_tokens=self.world.length + 2, batch_size=1000)
+        return LanguagePolicy(model, self.tokenizer, max_new_tokens=self.world.length + 2, batch_size=1200)
 
     def teach(self, policy: LanguagePolicy, data: PreferenceSet, *, steps: int, learning_rate: float) -> None:
         rows = list(tokenise(data, self.tokenizer))
@@ -95,16 +95,13 @@ class _Learner:
 
     def volume(self, policy: LanguagePolicy, *, told: bool) -> float:
         """Of the mean rewards for eleven preferences; without being told one there is one point."""
-        scale = self.context.scale
         prompts = self.world.prompts(100, generator=answers.held_out(self.seed))
-        shares = [step / 10 for step in range(11)] if told else [None]
-        points = []
-        for share in shares:
-            asked: Any = prompts
-            if share is not None:
-                asked = [self.context.asked(prompt, (share, 1 - share)) for prompt in prompts]
-            points.append(self._obtained(policy, asked).mean(0).tolist())
-        return hypervolume(points, scale.low)
+        asked: list[Any] = prompts
+        if told:
+            shares = [step / 10 for step in range(11)]
+            asked = [self.context.asked(prompt, (share, 1 - share)) for share in shares for prompt in prompts]
+        points = self._obtained(policy, asked).reshape(-1, len(prompts), len(self.context.scale.names)).mean(1)
+        return hypervolume(points.numpy(), self.context.scale.low)
 
     def _obtained(self, policy: LanguagePolicy, prompts: Any) -> Tensor:
         responses = policy.sample(prompts, 1, generator=answers.held_out(self.seed))
