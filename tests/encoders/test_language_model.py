@@ -79,6 +79,7 @@ def test_what_is_written_is_read_the_same(tmp_path, tied):
     tokenizer = symbol_tokenizer("abcdef")
     model = tiny_language_model(vocabulary=len(tokenizer), tied=tied)
     write_language_model(model, tokenizer, tmp_path / "run" / "model")
+    (tmp_path / "run" / "config.json").write_text('{"settings": {}}')  # a run's own
     for place in (tmp_path / "run" / "model", str(tmp_path / "run")):
         read, words = language_model(place)
         assert torch.equal(logits(read), logits(model))

@@ -84,9 +84,8 @@ def model_folder(name_or_path: str | os.PathLike[str], *, cache: str | os.PathLi
             f"there is no language model {name!r}",
             hint=f"give a folder that exists, a .gguf file, {SMOLLM2}, or a hub model as organisation/name",
         )
-    if not (place / "config.json").is_file() and (place / "model" / "config.json").is_file():
-        return place / "model"
-    return place
+    inner = place / "model"  # of a run, whose own config.json is another
+    return inner if (inner / "config.json").is_file() else place
 
 
 def smollm2_file() -> Path:

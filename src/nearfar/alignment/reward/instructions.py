@@ -10,6 +10,7 @@ from typing import Protocol
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.!?。！？]+(?=\s|$)")
+_ITEM_NUMBER = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
 _LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.MULTILINE)
 
 
@@ -19,7 +20,11 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> int:
-    """How many sentences a text has: groups of end marks before a blank or the end, and what stands after the last."""
+    """How many sentences a text has: groups of end marks before a blank or the end, and what stands after the last.
+
+    The numbers of list items end none.
+    """
+    text = _ITEM_NUMBER.sub("", text)
     ends = [found.end() for found in _SENTENCE_END.finditer(text)]
     rest = text[ends[-1] :] if ends else text
     return len(ends) + bool(words(rest))
