@@ -1,5 +1,7 @@
 """Rewards in prompts: scales, what is asked for, what an online round keeps, and a model that learns to follow."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -222,3 +224,25 @@ def test_a_folder_of_a_causal_model_is_trained_asked_and_improved(tmp_path):
     assert 6 <= len(merged) <= 220
     assert len(again.demonstrations(merged)) == len(merged)
     assert isinstance(policy.sample([again.asked("tell", (0.5, 0.5))], 1, generator=generator)[0][0], str)
+
+
+def test_lists_of_a_file_are_taken_as_they_are(tmp_path):
+    from nearfar.data.preferences import read_preferences
+
+    rows = [
+        {
+            "prompt": f"p{n}",
+            "responses": ["a", "b"],
+            "rewards": [{"helpful": n, "short": -3}, {"helpful": 0, "short": -n}],
+        }
+        for n in range(4)
+    ]
+    file = tmp_path / "lists.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    data = read_preferences(file)
+    context = RewardsInContext.fit(data)
+    assert context.scale.names == ("helpful", "short")
+    made = list(context.demonstrations(data))
+    assert len(made) == 8
+    assert made[6].prompt == "p3" + written(context.scale.names, context.scale.standardised(torch.tensor([3.0, -3.0])))
+    assert made[6].where == data[3].where != ""
