@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,15 +71,4 @@ def write_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) 
 
 def write_merged(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the whole model with the adapter added to its weights; ``model`` itself stays as it is."""
-    model.merge_adapter()
-    try:
-        merged = {
-            name.replace(".base_layer.", "."): value
-            for name, value in model.get_base_model().state_dict().items()
-            if ".lora_" not in name
-        }
-        plain = type(model.get_base_model())(model.get_base_model().config).to(next(model.parameters()).dtype)
-        plain.load_state_dict(merged)
-        write_language_model(plain, tokenizer, folder, overwrite=True)
-    finally:
-        model.unmerge_adapter()
+    write_language_model(copy.deepcopy(model).merge_and_unload(), tokenizer, folder, overwrite=True)

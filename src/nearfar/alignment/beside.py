@@ -52,7 +52,7 @@ def fill(run: Prepared, path: Path, say: Say) -> int | None:
             )[0]
         if run.need.reference and run.reference is None:
             _agree(run, say)
-    if run.need.states == "responses":
+    if "selection" in run.resolved.options:
         _select(run, model)
     if run.need.states != "prompts":
         return None
@@ -102,7 +102,7 @@ def _select(run: Prepared, model: nn.Module) -> None:
 
     options, made = run.resolved.options, run.table
     strategy = str(options["selection"])
-    embeddings = _response_embeddings(run, model) if strategy in ("coreset", "opt-select") else None
+    embeddings = _response_embeddings(run, model) if run.need.states == "responses" else None
     generator = torch.Generator().manual_seed(run.settings.seed)
     rewards = made.of_responses[names.SCORE]
     groups: list[list[Tensor]] = [[], []]

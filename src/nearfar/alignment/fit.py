@@ -17,7 +17,7 @@ from nearfar.alignment.judging import judge
 from nearfar.alignment.method import AlignmentMethod
 from nearfar.alignment.prepare import Prepared
 from nearfar.alignment.readings import reading_of
-from nearfar.alignment.watch import Look
+from nearfar.alignment.watch import look
 from nearfar.data.preferences.rows import plain
 from nearfar.encoders.language_model import write_language_model
 from nearfar.files import write_json
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @dataclass
 class Fitted(Outcome):
     """``best``: step and measures of the weights that the policy now has, where those of the best evaluation were
-    wanted; ``look``: what was seen on the way."""
+    wanted."""
 
     best: dict[str, Any] | None = None
 
@@ -78,7 +78,7 @@ def fit(path: Path, run: Prepared, method: AlignmentMethod, *, main: str | None,
         Loader(batches, run.batches, workers=run.settings.workers),
         guard=_guard(path, run),
         evaluator=evaluator,
-        look=Look(),
+        look=look,
         console=console,
     )
     fitted = Fitted(went.steps, went.ended, went.seconds, went.interrupted)

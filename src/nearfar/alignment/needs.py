@@ -244,13 +244,15 @@ def make(name: str, parameters: Mapping[str, Any]) -> tuple[Objective, dict[str,
         arguments.setdefault("reduction", "mean")
     if "pairs" in preset:
         arguments.pop("pairs", None)
-    own = {key: value for key, value in parameters.items() if key not in need.options or key in known}
+    # the score of embeddings has no use here; what else is called alike is meant for the objective
+    fed = {key for key in parameters if key in need.options and (key == "score" or key not in known)}
+    own = {key: value for key, value in parameters.items() if key not in fed}
     options = {**need.options, **{key: value for key, value in parameters.items() if key not in own}}
     unknown = [key for key in own if key not in known and "objective" not in known]
     if unknown:
-        fed = f"; how it is fed is set by {', '.join(need.options)}" if need.options else ""
+        more = f"; how it is fed is set by {', '.join(need.options)}" if need.options else ""
         raise UsageError(
-            f"{cls.name} takes no {', '.join(map(repr, unknown))}", hint="it takes " + ", ".join(known) + fed
+            f"{cls.name} takes no {', '.join(map(repr, unknown))}", hint="it takes " + ", ".join(known) + more
         )
     _check_options(cls.name, need, options)
     made = get(name, **{**arguments, **own})

@@ -160,7 +160,7 @@ def _values(measures: Measures) -> dict[str, float]:
 def _mean(lines: list[Mapping[str, Any]]) -> dict[str, float]:
     return {
         name: sum(float(line[name]) for line in lines) / len(lines)
-        for name in ("log_p_chosen", "margin", "log_ratio")
+        for name in ("log_p_chosen", "log_ratio_chosen", "margin", "log_ratio")
         if all(name in line for line in lines)
     }
 

@@ -39,7 +39,8 @@ def rewards(columns: Columns, sums: Tensor, *, per_token: bool = False) -> Tenso
 def watched(columns: Columns, sums: Tensor, *, per_token: bool = False) -> Logs:
     """What a batch says of the policy, as scalars; ``sums [N]``: log-probabilities of the responses, without a graph.
 
-    ``log_p_chosen``, ``log_p_rejected``: means over good and over bad responses (the best and the worst of a list).
+    ``log_p_chosen``, ``log_p_rejected``: means over good and over bad responses (the best and the worst of a list);
+    ``log_ratio_chosen``, ``log_ratio_rejected``: the same of log p - log p_ref.
     ``margin``: the mean implicit reward (:func:`rewards`) of the good less that of the bad, in nats. ``accuracy``: in
     how many rows with both the good has the larger one (a tie is half); left out where no row has both. ``log_ratio``:
     the mean of log p - log p_ref over all responses of the data (an estimate of a divergence from the reference only
@@ -50,12 +51,15 @@ def watched(columns: Columns, sums: Tensor, *, per_token: bool = False) -> Logs:
     good, bad = side > 0, side < 0
     logs: Logs = {}
     reward = rewards(columns, sums, per_token=per_token)
-    if REFERENCE in columns.of_responses:
-        logs["log_ratio"] = _mean(rewards(columns, sums))
+    ratio = rewards(columns, sums) if REFERENCE in columns.of_responses else None
+    if ratio is not None:
+        logs["log_ratio"] = _mean(ratio)
     length = columns.of_responses[LENGTH].to(sums.dtype)
     for name, which in (("chosen", good), ("rejected", bad)):
         if bool(which.any()):
             logs[f"log_p_{name}"] = _mean(sums[which])
+            if ratio is not None:
+                logs[f"log_ratio_{name}"] = _mean(ratio[which])
             logs[f"length_{name}"] = _mean(length[which])
     if bool(good.any()) and bool(bad.any()):
         logs["margin"] = _mean(reward[good]) - _mean(reward[bad])
@@ -81,29 +85,24 @@ def correct(columns: Columns, reward: Tensor) -> Tensor:
     return 0.5 * (1 + above.sign())
 
 
-class Look:
-    """Called now and then while a run goes: its verdict where something is wrong (:func:`nearfar.training.watch.look`).
+def look(method: Method, loss: float, *, warmed_up: bool = True) -> dict[str, Any] | None:
+    """A verdict on the last batch, where something is wrong (as :func:`nearfar.training.watch.look`).
 
-    The first call remembers where the run began.
+    Only of log-ratios, which are 0 where a run begins, whatever a batch holds.
     """
-
-    def __init__(self) -> None:
-        self.first: dict[str, float] | None = None
-
-    def __call__(self, method: Method, loss: float, *, warmed_up: bool = True) -> dict[str, Any] | None:
-        logs = getattr(method, "latest", None)
-        if not logs:
-            return None
-        now = {name: float(value) for name, value in logs.items()}
-        if self.first is None:
-            self.first = now
-        verdict = verdict_of(self.first, now) if warmed_up else None
-        return {"verdict": verdict} if verdict is not None else {}
+    logs = getattr(method, "latest", None)
+    if not logs:
+        return None
+    now = {name: float(value) for name, value in logs.items() if name != "log_p_chosen"}
+    verdict = verdict_of({}, now) if warmed_up else None
+    return {"verdict": verdict} if verdict is not None else {}
 
 
 def verdict_of(before: Mapping[str, float], after: Mapping[str, float]) -> str | None:
     """What to say, in plain words, of values as :func:`watched` gives them before and after; None where all is well."""
-    fell = before.get("log_p_chosen", 0.0) - after.get("log_p_chosen", 0.0)
+    fell = -after.get("log_ratio_chosen", 0.0)
+    if "log_p_chosen" in before and "log_p_chosen" in after:
+        fell = before["log_p_chosen"] - after["log_p_chosen"]
     grew = after.get("margin", 0.0) - before.get("margin", 0.0)
     if fell > FALL and grew > 0:
         return (
