@@ -28,13 +28,14 @@ CASES: dict[str, dict[str, Any]] = {
 
 def run(steps: int = 3, cases: str = "") -> None:
     """Print a table: one row a way to do the step, each in a process of its own; the fastest of the steps after the
-    first, which allocates the optimiser's state. ``cases``: those whose names begin so, separated by ";"."""
+    first, which allocates the optimiser's state. "CPU" sums the seconds of all threads, which other programs on the
+    machine disturb less. ``cases``: those whose names begin so, separated by ";"."""
     print(
         f"one DPO step, SmolLM2-135M-Instruct, float32, responses of {RESPONSE} tokens; AdamW (fused), gradients "
         "checkpointed and clipped at norm 1, both; nearfar has the reference's log-probabilities as a column, TRL "
         f"computes them in the step unless it says precompute; memory beyond the loaded policy; {machine()}"
     )
-    print(f"{'':44s}{'pairs':>6s}{'prompt':>8s}{'seconds':>9s}{'peak MiB':>10s}{'log p chosen':>14s}")
+    print(f"{'':44s}{'pairs':>6s}{'prompt':>8s}{'seconds':>9s}{'CPU':>8s}{'peak MiB':>10s}{'log p chosen':>14s}")
     chosen = cases.split(";") if cases else list(CASES)
     for name in [name for name in CASES if name in chosen]:
         case = CASES[name]
@@ -46,7 +47,8 @@ def run(steps: int = 3, cases: str = "") -> None:
             continue
         found = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"{name:44s}{case['pairs']:6d}{case['prompt']:8d}{found['seconds']:9.1f}{found['peak'] / 2**20:10.0f}"
+            f"{name:44s}{case['pairs']:6d}{case['prompt']:8d}{found['seconds']:9.1f}{found['cpu']:8.1f}"
+            f"{found['peak'] / 2**20:10.0f}"
             f"{found['chosen']:14.3f}"
         )
 
@@ -75,6 +77,24 @@ def loaded() -> tuple[Any, Any]:
     return model, tokenizer
 
 
+class Clock:
+    """Seconds of steps: on the wall, and of the processor."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[float, float]] = []
+
+    def begin(self) -> None:
+        self.start = (time.perf_counter(), time.process_time())
+
+    def end(self) -> None:
+        self.steps.append((time.perf_counter() - self.start[0], time.process_time() - self.start[1]))
+
+    def fastest(self) -> dict[str, float]:
+        """The lowest of both after the first step."""
+        wall, cpu = zip(*self.steps[1:], strict=True)
+        return {"seconds": min(wall), "cpu": min(cpu)}
+
+
 def ours(case: dict[str, Any], steps: int) -> dict[str, float]:
     """Seconds of the fastest step after the first, peak bytes, and the mean log-probability of chosen responses."""
     from nearfar.alignment.reference import reference_scores
@@ -93,17 +113,17 @@ def ours(case: dict[str, Any], steps: int) -> dict[str, float]:
     before = reset_peak()
     reference = reference_scores(model, rows, batch_tokens=1024).log_probability.reshape(-1, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
-    seconds, first = [], 0.0
+    clock, first = Clock(), 0.0
     for _ in range(steps):
-        start = time.perf_counter()
+        clock.begin()
         scores = response_scores(model, rows, shared_prefix=case["shared"]).log_probability.reshape(-1, 2)
         objective(*scores.unbind(1), reference_chosen=reference[:, 0], reference_rejected=reference[:, 1]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.perf_counter() - start)
+        clock.end()
         first = first or float(scores[:, 0].detach().mean())
-    return {"seconds": min(seconds[1:]), "peak": peak() - before, "chosen": first}
+    return {**clock.fastest(), "peak": peak() - before, "chosen": first}
 
 
 def theirs(case: dict[str, Any], steps: int) -> dict[str, float]:
@@ -112,16 +132,16 @@ def theirs(case: dict[str, Any], steps: int) -> dict[str, float]:
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    class Clock(TrainerCallback):
-        def __init__(self) -> None:
-            self.seconds: list[float] = []
-            self.chosen = 0.0
+    clock = Clock()
+
+    class Watch(TrainerCallback):
+        chosen = 0.0
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.start = time.perf_counter()
+            clock.begin()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.seconds.append(time.perf_counter() - self.start)
+            clock.end()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **__: Any) -> None:
             self.chosen = self.chosen or float((logs or {}).get("logps/chosen", 0.0))
@@ -129,7 +149,7 @@ def theirs(case: dict[str, Any], steps: int) -> dict[str, float]:
     model, tokenizer = loaded()
     model.train()
     data = Dataset.from_list(texts(case["pairs"], case["prompt"], tokenizer))
-    clock = Clock()
+    watch = Watch()
     before = reset_peak()
     with tempfile.TemporaryDirectory() as folder:
         trainer = DPOTrainer(
@@ -148,10 +168,10 @@ def theirs(case: dict[str, Any], steps: int) -> dict[str, float]:
             ),
             train_dataset=data,
             processing_class=tokenizer,
-            callbacks=[clock],
+            callbacks=[watch],
         )
         trainer.train()
-    return {"seconds": min(clock.seconds[1:]), "peak": peak() - before, "chosen": clock.chosen}
+    return {**clock.fastest(), "peak": peak() - before, "chosen": watch.chosen}
 
 
 if __name__ == "__main__":
