@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-BENCHMARKS = ["engine", "peers", "training", "simcse", "scaling", "kernels"]
+BENCHMARKS = ["engine", "peers", "training", "simcse", "real_text", "dpo", "scaling", "kernels"]
 
 
 def main() -> None:
