@@ -353,3 +353,17 @@ def test_grpo_stays_a_number_and_refuses_what_does_not_fit() -> None:
     for arguments in ({"clip": -0.1}, {"length": 0}, {"advantage": "none"}, {"average": "batch"}, {"epsilon": -1.0}):
         with pytest.raises(UsageError):
             get("grpo", **arguments)
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.0, 1.0, 10.0])
+@pytest.mark.parametrize("keep", ["all", "top", "bottom"])
+def test_the_gradient_weight_is_the_pull_at_the_logit(alpha: float, keep: str) -> None:
+    objective = ProbabilitySFT(alpha, keep=keep, threshold=0.15, reduction="sum")
+    logits = 2 * torch.randn(40, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits.requires_grad_()
+    score = logits.log_softmax(1)[:, 0]
+    pull = torch.autograd.grad(objective(score, torch.ones(40)), logits)[0][:, 0]
+    weight = objective.gradient_weight(score)
+    torch.testing.assert_close(weight, -pull, rtol=1e-10, atol=1e-12)
+    assert not weight.requires_grad
+    assert bool((weight == 0).any()) == (keep != "all")

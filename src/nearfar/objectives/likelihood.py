@@ -162,13 +162,27 @@ class ProbabilitySFT(TokenObjective):
         self.threshold = threshold
         self.detach = detach
 
+    def gradient_weight(self, score: Tensor) -> Tensor:
+        """How hard a token pulls at its logit, ``p^alpha (1 - p)`` by its log p of any shape; 0 beyond the threshold.
+
+        What a model gives to the tokens of a data set says beforehand which of them would teach it.
+        """
+        value = at_least_float32(score.detach())
+        weight = -exponential(self.alpha * value) * exponential(value, minus_one=True)
+        return torch.where(self._within(value.exp()), weight, 0)
+
+    def _within(self, probability: Tensor) -> Tensor:
+        """Which tokens count, by their probabilities."""
+        if self.keep == "all":
+            return torch.ones_like(probability, dtype=torch.bool)
+        return probability >= self.threshold if self.keep == "top" else probability <= self.threshold
+
     def tokens(self, score: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         kept = target > 0
         # an ignored token's score is replaced before the formula, which may not be a number there
         value = torch.where(kept, score, -1.0)
         if self.keep != "all":
-            probability = value.detach().exp()
-            kept = kept & (probability >= self.threshold if self.keep == "top" else probability <= self.threshold)
+            kept = kept & self._within(value.detach().exp())
         if self.detach:
             cost = -(self.alpha * value).detach().exp() * value
         elif self.alpha == 0:
