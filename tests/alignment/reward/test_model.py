@@ -56,7 +56,7 @@ def test_rewards_are_those_of_transformers(folder: Path, shared: Any) -> None:
     assert shares_prefix(model)
     data = rows()
     found = rewards(model, data, shared_prefix=shared)
-    torch.testing.assert_close(found.reward, of_transformers(model, data), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.reward, of_transformers(model, data), rtol=1e-6, atol=1e-6)
     head: Any = model.score
     torch.testing.assert_close(head(found.state).squeeze(1), found.reward)
     parameters = list(model.parameters())
@@ -64,7 +64,8 @@ def test_rewards_are_those_of_transformers(folder: Path, shared: Any) -> None:
     one = torch.autograd.grad((found.reward * weights).sum(), parameters)
     other = torch.autograd.grad((of_transformers(model, data) * weights).sum(), parameters)
     for a, b in zip(one, other, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+        # the architecture's norms compute in float32 whatever the weights are
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
 
 
 def test_half_precision_gives_float32(folder: Path) -> None:
