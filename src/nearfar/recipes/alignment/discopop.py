@@ -89,7 +89,8 @@ RECIPE = Recipe(
     "in them. A policy on features starts uniform; Adam at 0.15 takes 40 steps on 300 pairs of 100 prompts, beta 0.05. "
     "Its reward: expected, on 1,000 other prompts, divided by that of the best answers. Fitness is the mean over "
     "two such splits, fresh data are four others of the same world. The proposer is no language model: it draws blends "
-    "of two losses (logistic, exponential, hinge, square, sigmoid) and changes those that did well; 50 proposals.",
+    "of two losses (logistic, exponential, hinge, square, sigmoid) and changes those that did well; 50 proposals. "
+    "The time of the processes that proposals run in is not among the recipe's CPU seconds.",
     statements=[
         Statement(
             FRESH, METHOD, KNOWN, because="the paper's claim; the best of the four is chosen on the fresh data itself"

@@ -118,7 +118,8 @@ RECIPE = Recipe(
     not_asserted="The paper's figures (Reddit Summary, Helpful Assistant, UltraFeedback; AlpacaEval 2, MT-Bench, "
     "Arena-Hard), and its policies: answers are chosen here, not generated. The reviewers' remark that a reward in "
     "which the preferred answer scores low gets little weight even where it should matter does not show here, where "
-    "preferred answers are good in what matters.",
+    "preferred answers are good in what matters. The statements on the true weights and on shuffled prompts got their "
+    "form after trials on seeds 100 to 104: without the first of them the sabotage had passed.",
     verified="targets, temperature, encoder and KL from quotations in open reviews; the direction of the KL is ours",
     weak=True,
 )
