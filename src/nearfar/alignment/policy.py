@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-Prompts = Sequence[Any]
+Prompts: TypeAlias = Any
 """Prompts of any kind: texts, conversations, or an int64 tensor ``[n]`` of numbers of prompts."""
 
-Responses = Sequence[Any]
+Responses: TypeAlias = Any
 """For each prompt its responses: lists of texts, or an int64 tensor ``[n, K]`` of numbers of answers."""
 
 

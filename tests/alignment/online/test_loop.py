@@ -321,3 +321,27 @@ def test_groups_are_selected_once_a_round(strategy, monkeypatch):
         embed=lambda prompts, responses: torch.nn.functional.one_hot(responses, 8).double(),
     )
     assert called == [6, 6]
+
+
+def test_rewards_that_flip_keep_their_order_less_the_baseline():
+    """``E[r - c] = (1 - e0 - e1) (E r* - E r*_base)`` (Shen et al., 2024): the offset of the errors cancels."""
+    generator = torch.Generator().manual_seed(0)
+    truth = (torch.rand(40, 8, generator=generator) < torch.linspace(0.1, 0.9, 40)[:, None]).double()
+    lost, found = 0.15, 0.3  # 1 read as 0, 0 read as 1
+
+    def flipping(prompts, responses):
+        true = truth[prompts].gather(1, responses)
+        draw = torch.rand(true.shape, generator=generator)
+        return torch.where(true == 1, (draw >= lost).double(), (draw < found).double())
+
+    first, policy = TabularPolicy(torch.zeros(40, 8).double()), TabularPolicy(2 * truth)
+    prompts = torch.arange(40)
+    shaped = ContrastiveReward.drawn(flipping, first, prompts, 4000, generator=generator)
+    answers = policy.sample(prompts, 4000, generator=generator)
+    measured = shaped(prompts, answers).mean(1)
+    raw = flipping(prompts, answers).mean(1)
+    gained = (expected(policy, truth) - expected(first, truth)).detach()
+    error = 2 * 0.5 / 4000**0.5
+    assert torch.allclose(measured, (1 - lost - found) * gained, atol=4 * error)
+    # without the baseline the errors' offset stays
+    assert torch.allclose(raw, (1 - lost - found) * expected(policy, truth).detach() + found, atol=4 * error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class ContrastiveReward:
     Raises :class:`~nearfar.errors.DataError` for a prompt without baseline answers.
     """
 
-    def __init__(self, reward: Rewarder, stored: dict[Hashable, Tensor], *, aggregate: str | float = "mean") -> None:
+    def __init__(self, reward: Rewarder, stored: Mapping[Any, Tensor], *, aggregate: str | float = "mean") -> None:
         self.reward = reward
         self.stored = stored
         self.aggregate = aggregate
