@@ -355,6 +355,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_good_weights(place, tmp_pa
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
+def test_sharded_weights_are_refused(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="FSDP"):
+        start(place, tmp_path / "run")
+
+
 def test_refusals_come_before_any_work(place, tmp_path):
     with pytest.raises(UsageError, match="no place to write"):
         alignment.align(settings_for(place, output=""))

@@ -205,7 +205,7 @@ NEEDS: Mapping[str, Need] = {
 REFUSED: Mapping[str, str] = {
     "grpo": "it is a policy gradient and wants responses that the policy has just sampled: `nearfar align-online`",
     "mapl": "it compares prompts that are made of each pair by instructions that can be checked: "
-    "nearfar.alignment.reward builds them and trains on them",
+    "`nearfar reward train --mapl`",
     "binary-nce": "it tells data from noise",
     "meco": "it estimates densities",
 }

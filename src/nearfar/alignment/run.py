@@ -3,6 +3,7 @@ evaluates, and leaves a run folder from which all of it can be repeated, resumed
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ def align(
     began = time.perf_counter()
     if not settings.output:
         raise UsageError("there is no place to write the run to", where="--output", hint="name a folder")
+    _check_launch()
     processes.start(settings.device)
     say = _say(console)
     path = Path(settings.output)
@@ -124,6 +126,17 @@ def align(
         return _align_in(path, run, console, began)
     with only_one(path / run_folder.LOCK, "training in this folder"):
         return _align_in(path, run, console, began)
+
+
+def _check_launch() -> None:
+    """Raise :class:`UsageError` where accelerate was told to shard the weights, which checkpoints do not know of."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
+        raise UsageError(
+            "weights sharded over processes (FSDP) are not supported",
+            where="ACCELERATE_USE_FSDP",
+            hint="start with torchrun, which gives each process all weights; --lora, --checkpointing and --chunk-size "
+            "save memory",
+        )
 
 
 def _align_in(path: Path, run: Prepared, console: Console | None, began: float) -> AlignmentRun:
