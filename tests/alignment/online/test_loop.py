@@ -8,6 +8,7 @@ import torch
 from nearfar.alignment.online import (
     ContrastiveReward,
     OnlineSettings,
+    OnlineTrainer,
     Selected,
     TableReward,
     cost_of,
@@ -22,7 +23,7 @@ from nearfar.alignment.online.rewards import FunctionReward, PoolWinRates, rewar
 from nearfar.alignment.online.rollouts import Rollouts
 from nearfar.alignment.policy import ResponseScores
 from nearfar.alignment.tables import TabularPolicy, expected
-from nearfar.errors import DataError, UsageError
+from nearfar.errors import DataError, TrainingError, UsageError
 from nearfar.objectives import AMPO
 
 PROMPTS = torch.arange(6)
@@ -345,3 +346,50 @@ def test_rewards_that_flip_keep_their_order_less_the_baseline():
     assert torch.allclose(measured, (1 - lost - found) * gained, atol=4 * error)
     # without the baseline the errors' offset stays
     assert torch.allclose(raw, (1 - lost - found) * expected(policy, truth).detach() + found, atol=4 * error)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_loop_that_is_left_goes_on_bit_by_bit(optimizer):
+    settings = OnlineSettings(
+        steps=12,
+        refresh=3,
+        prompts_a_round=4,
+        batch_size=2,
+        optimizer=optimizer,
+        learning_rate=0.1,
+        largest_gradient=0.1,
+    )
+
+    def trainer():
+        return OnlineTrainer(TabularPolicy(torch.zeros(6, 8)), PROMPTS, TableReward(table()), cost_of("dpo"), settings)
+
+    whole, first, second = trainer(), trainer(), trainer()
+    rounds = [whole.round() for _ in range(4)]
+    assert whole.done
+    assert [first.round(), first.round()] == rounds[:2]
+    second.load({name: value.clone() for name, value in first.state().items()})
+    assert second.step == 6
+    assert [second.round(), second.round()] == rounds[2:]
+    assert torch.equal(second.policy.logits, whole.policy.logits)
+    other = OnlineTrainer(
+        TabularPolicy(torch.zeros(6, 9)), PROMPTS, TableReward(torch.zeros(6, 9)), cost_of("dpo"), settings
+    )
+    with pytest.raises(TrainingError, match="another model"):
+        other.load(first.state())
+
+
+def test_gradients_are_clipped_and_losses_looked_at():
+    def moved(largest):
+        policy = TabularPolicy(torch.zeros(6, 8))
+        settings = OnlineSettings(steps=1, optimizer="sgd", learning_rate=1.0, largest_gradient=largest)
+        improve(policy, PROMPTS, TableReward(table()), cost_of("rloo"), settings)
+        return float(policy.logits.detach().norm())
+
+    assert moved(1e-3) == pytest.approx(1e-3, rel=1e-4)
+    assert moved(None) > 0.01
+    policy = TabularPolicy(torch.zeros(6, 8))
+    with pytest.raises(TrainingError, match="loss of step 1"):
+        improve(
+            policy, PROMPTS, TableReward(1e38 * table()), cost_of("reward-weighted", beta=1e-3), OnlineSettings(steps=1)
+        )
+    assert not bool(policy.logits.any())

@@ -12,7 +12,7 @@ from nearfar.alignment.online.costs import (
     graded,
     right_and_wrong,
 )
-from nearfar.alignment.online.loop import OnlineSettings, Round, improve, train_on
+from nearfar.alignment.online.loop import OnlineSettings, OnlineTrainer, Round, improve, train_on
 from nearfar.alignment.online.nash import (
     ExpectedWinRates,
     PreferenceGame,
@@ -40,6 +40,7 @@ __all__ = [
     "FunctionReward",
     "GroupCost",
     "OnlineSettings",
+    "OnlineTrainer",
     "PairCost",
     "Pairs",
     "PointCost",

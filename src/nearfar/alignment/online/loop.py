@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from nearfar.alignment.online.costs import Cost
 from nearfar.alignment.online.rollouts import Embedder, Rewarder, Rollouts, pick, roll_out
 from nearfar.alignment.policy import Policy, Prompts
-from nearfar.errors import UsageError
-from nearfar.training.steps import random_batches, train_steps
+from nearfar.errors import TrainingError, UsageError
+from nearfar.training.steps import OPTIMIZERS, random_batches, train_steps
 
 _SAMPLES, _BATCHES = 11_000_027, 12_000_017
 
@@ -27,7 +28,8 @@ class OnlineSettings:
     ``prompts_a_round``: how many prompts are answered then, drawn without repetition (default: all). ``batch_size``:
     how many of them a step takes (default: all of the round). ``reference``: what log-ratios are against: the policy as
     it was at the "start" (default), or the "sampler": as it was when the responses were drawn (DNO). ``optimizer``,
-    ``learning_rate``: of :func:`~nearfar.training.steps.train_steps`. ``seed``: of samples and batches.
+    ``learning_rate``: of :func:`~nearfar.training.steps.train_steps`. ``largest_gradient``: the norm a gradient is
+    clipped at (default: never). ``seed``: of samples and batches.
     """
 
     responses: int = 8
@@ -38,6 +40,7 @@ class OnlineSettings:
     reference: Literal["start", "sampler"] = "start"
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = 1e-3
+    largest_gradient: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,6 +76,121 @@ class Round:
     worst_gain: float
 
 
+class OnlineTrainer:
+    """The on-policy loop with what it carries from round to round, so that it can be left and gone on with.
+
+    Arguments: as of :func:`improve`. ``step``: how many steps are done; ``rollouts``: those of the last round.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: Prompts,
+        reward: Rewarder,
+        cost: Cost,
+        settings: OnlineSettings,
+        *,
+        parts: Sequence[nn.Module] | None = None,
+        reference: Policy | None = None,
+        sampler: Policy | None = None,
+        embed: Embedder | None = None,
+    ) -> None:
+        if cost.embeddings and embed is None:
+            raise UsageError("this cost selects responses by their embeddings", hint="give embed=")
+        self.policy, self.prompts, self.reward, self.cost, self.settings = policy, prompts, reward, cost, settings
+        self.sampler, self.embed = sampler, embed
+        self.parts = _modules(policy, parts)
+        self.reference = _reference(policy, cost, settings, reference)
+        found = {id(p): p for part in self.parts for p in part.parameters() if p.requires_grad}
+        self.parameters = list(found.values())
+        rate: dict[str, Any] = {"lr": settings.learning_rate, "fused": True}
+        self.optimizer = OPTIMIZERS[settings.optimizer](self.parameters, **rate)
+        self.step = 0
+        self.rollouts: Rollouts | None = None
+        self._drawn = torch.Generator().manual_seed(_SAMPLES + settings.seed)
+        self._order = torch.Generator().manual_seed(_BATCHES + settings.seed)
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.settings.steps
+
+    def round(self) -> Round:
+        """Draw responses, take the round's steps on them, and say what was seen.
+
+        Raises :class:`~nearfar.errors.TrainingError` for a loss that is not finite, before it changes a weight.
+        """
+        settings, began = self.settings, self.step
+        for part in self.parts:
+            part.eval()
+        fresh = roll_out(
+            self.policy,
+            _some(self.prompts, settings.prompts_a_round, self._order),
+            self.reward,
+            settings.responses,
+            sampler=self.sampler,
+            reference=self.reference,
+            embed=self.embed if self.cost.embeddings else None,
+            tokens=self.cost.tokens,
+            generator=self._drawn,
+        )
+        held = self.rollouts = self.cost.prepare(fresh)
+        losses: list[float] = []
+        while self.step < min(settings.steps, began + settings.refresh):
+            batch = settings.batch_size or len(held)
+            losses.append(self._step(held, next(random_batches(len(held), batch, 1, self._order))))
+        return _summary(self.policy, held, began, losses)
+
+    def _step(self, held: Rollouts, index: Tensor) -> float:
+        loss = cost_of_batch(self.policy, self.cost, held, index)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(f"the loss of step {self.step + 1} is {value}")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.settings.largest_gradient is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.largest_gradient)
+        self.optimizer.step()
+        self.step += 1
+        return value
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later trainer needs to go on bit by bit: weights, the optimiser's, and the streams of randomness.
+
+        A reward's own randomness is not among it.
+        """
+        found = {f"parameter.{place}": each.detach() for place, each in enumerate(self.parameters)}
+        for place, values in self.optimizer.state_dict()["state"].items():
+            found.update({f"optimizer.{place}.{name}": value for name, value in values.items() if value is not None})
+        found["step"] = torch.tensor(self.step)
+        found["drawn"], found["order"] = self._drawn.get_state(), self._order.get_state()
+        return found
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from :meth:`state`. Raises :class:`~nearfar.errors.TrainingError` where it is of another model."""
+        shapes = [tuple(state[f"parameter.{i}"].shape) if f"parameter.{i}" in state else None for i in self._places]
+        if shapes != [tuple(each.shape) for each in self.parameters]:
+            raise TrainingError("the state belongs to another model")
+        for place, each in enumerate(self.parameters):
+            each.copy_(state[f"parameter.{place}"])
+        held: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer":
+                number, _, what = rest.partition(".")
+                held.setdefault(int(number), {})[what] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": held, "param_groups": groups})
+        self.step = int(state["step"])
+        self._drawn.set_state(state["drawn"])
+        self._order.set_state(state["order"])
+
+    @property
+    def _places(self) -> range:
+        return range(len(self.parameters))
+
+
 def improve(
     policy: Policy,
     prompts: Prompts,
@@ -94,54 +212,14 @@ def improve(
     policy is taken (``policy.frozen()``). ``embed``: vectors of responses, for costs that ask for them.
     ``after_round(rounds so far)``. Modules stay in evaluation mode: with dropout a policy is not the one that sampled.
     """
-    trained = _modules(policy, parts)
-    against = _reference(policy, cost, settings, reference)
-    if cost.embeddings and embed is None:
-        raise UsageError("this cost selects responses by their embeddings", hint="give embed=")
-    drawn = torch.Generator().manual_seed(_SAMPLES + settings.seed)
-    order = torch.Generator().manual_seed(_BATCHES + settings.seed)
+    trainer = OnlineTrainer(
+        policy, prompts, reward, cost, settings, parts=parts, reference=reference, sampler=sampler, embed=embed
+    )
     rounds: list[Round] = []
-    held: list[Rollouts] = []
-    losses: list[float] = []
-
-    def close(step: int) -> None:
-        if held:
-            rounds.append(_summary(policy, held.pop(), step, losses[-settings.refresh :]))
-            if after_round is not None:
-                after_round(len(rounds))
-
-    def batches() -> Iterator[Tensor]:
-        for module in trained:
-            module.eval()
-        began = 0
-        for step in range(settings.steps):
-            if step % settings.refresh == 0:
-                close(began)
-                losses.clear()
-                began = step
-                asked = _some(prompts, settings.prompts_a_round, order)
-                fresh = roll_out(
-                    policy,
-                    asked,
-                    reward,
-                    settings.responses,
-                    sampler=sampler,
-                    reference=against,
-                    embed=embed if cost.embeddings else None,
-                    tokens=cost.tokens,
-                    generator=drawn,
-                )
-                held.append(cost.prepare(fresh))
-            count = len(held[-1])
-            yield next(random_batches(count, settings.batch_size or count, 1, order))
-        close(began)
-
-    def loss(index: Tensor) -> Tensor:
-        value = cost_of_batch(policy, cost, held[-1], index)
-        losses.append(float(value.detach()))
-        return value
-
-    train_steps(loss, trained, batches(), optimizer=settings.optimizer, learning_rate=settings.learning_rate)
+    while not trainer.done:
+        rounds.append(trainer.round())
+        if after_round is not None:
+            after_round(len(rounds))
     return rounds
 
 
