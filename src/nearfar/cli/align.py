@@ -98,6 +98,7 @@ def align(
     """
     from nearfar.alignment.run import align as run_alignment
     from nearfar.alignment.settings import AlignmentSettings
+    from nearfar.training import processes
 
     settings = AlignmentSettings(
         data=[str(path) for path in data] if data else None,
@@ -148,6 +149,8 @@ def align(
         device=device,
     )
     run = run_alignment(settings, console=console.err, command=["nearfar", *sys.argv[1:]])
+    if not processes.is_main():
+        raise typer.Exit(int(run.interrupted))
     if as_json:
         console.emit_json(
             {
