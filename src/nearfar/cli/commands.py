@@ -1,6 +1,7 @@
 """Importing this module registers all commands."""
 
 import nearfar.cli.align
+import nearfar.cli.align_online
 import nearfar.cli.calibrate
 import nearfar.cli.classify
 import nearfar.cli.compare

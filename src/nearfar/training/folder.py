@@ -134,9 +134,10 @@ def stored_settings(config: Mapping[str, Any], given: AnySettings) -> AnySetting
             "a resumed run keeps its settings, but these were given another value: " + ", ".join(changed),
             hint="leave them out, or start a new run",
         )
-    how: dict[str, Any] = {name: getattr(given, name) for name in NOT_OF_THE_RUN}
+    how: dict[str, Any] = {name: getattr(given, name) for name in NOT_OF_THE_RUN if hasattr(given, name)}
     how.update(resume=True, overwrite=False)
-    how["tensorboard"] = getattr(stored, "tensorboard", False) or how["tensorboard"]
+    if "tensorboard" in how:
+        how["tensorboard"] = getattr(stored, "tensorboard", False) or how["tensorboard"]
     how["device"] = how["device"] or getattr(stored, "device", None)
     for name, value in how.items():
         setattr(stored, name, value)

@@ -67,6 +67,13 @@ class ContrastiveReward:
         """With ``count`` (default 5, the paper's) answers to each prompt drawn from the policy as it is now."""
         with torch.no_grad():
             values = reward(prompts, policy.sample(prompts, count, generator=generator))
+        return cls.of_values(reward, prompts, values, aggregate=aggregate)
+
+    @classmethod
+    def of_values(
+        cls, reward: Rewarder, prompts: Prompts, values: Tensor, *, aggregate: str | float = "mean"
+    ) -> ContrastiveReward:
+        """With the rewards ``values [n, k]`` of baseline answers to the prompts that are known already."""
         return cls(reward, dict(zip(map(_key, prompts), values, strict=True)), aggregate=aggregate)
 
     def baseline(self, prompts: Prompts) -> Tensor:
