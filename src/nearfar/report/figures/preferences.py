@@ -45,7 +45,7 @@ def preference_curves(records: Sequence[Mapping[str, Any]]) -> Figure | None:
     panels = [panel for panel in (_CHOSEN, _MARGIN, _ORDER) if any(panel[0][0] in record for record in steps.values())]
     if not panels:
         return None
-    figure = new_figure(height=180 * len(panels) + 60, hovermode="x", margin={"l": 64, "r": 16, "t": 14, "b": 44})
+    figure = new_figure(height=180 * len(panels) + 90, hovermode="x", margin={"l": 64, "r": 16, "t": 40, "b": 44})
     gap = 0.06
     height = (1 - gap * (len(panels) - 1)) / len(panels)
     for number, panel in enumerate(panels):
@@ -62,7 +62,6 @@ def preference_curves(records: Sequence[Mapping[str, Any]]) -> Figure | None:
         }
     figure.update_xaxes(title_text="step", rangemode="tozero", zeroline=False)
     figure.update_layout(xaxis={"anchor": f"y{len(panels)}" if len(panels) > 1 else "y"}, showlegend=True)
-    figure.update_layout(legend={"orientation": "h", "y": 1.04, "x": 0})
     return Figure("Chosen and rejected over the training", figure, _table(steps), _caption(steps))
 
 
