@@ -141,7 +141,7 @@ def align_online(
         )
     elif not run.interrupted:
         rows = [
-            [name, f"{getattr(first, name):.4g}", f"{getattr(last, name):.4g}"]
+            [name, *("" if (value := getattr(each, name)) is None else f"{value:.4g}" for each in (first, last))]
             for name in ("reward", "best", "alike", "length", "divergence", "log_probability")
         ]
         console.out.print(console.table(["measure", "first round", "last round"], rows, right=[1, 2]))

@@ -110,7 +110,7 @@ def test_a_round_says_what_it_saw():
     reward = torch.zeros(6, 8)
     reward[:3, 0] = 1.0
     rounds = improve(policy, PROMPTS, TableReward(reward), cost_of("rloo"), OnlineSettings(steps=40, learning_rate=0.1))
-    assert rounds[0].divergence == 0
+    assert rounds[0].divergence is None
     assert rounds[0].log_probability == pytest.approx(-torch.tensor(8.0).log().item())
     assert 0.5 <= rounds[0].alike <= 1
     assert rounds[0].length == 1
@@ -393,3 +393,21 @@ def test_gradients_are_clipped_and_losses_looked_at():
             policy, PROMPTS, TableReward(1e38 * table()), cost_of("reward-weighted", beta=1e-3), OnlineSettings(steps=1)
         )
     assert not bool(policy.logits.any())
+
+
+def test_the_divergence_is_the_mean_log_ratio():
+    policy = TabularPolicy(torch.zeros(6, 8))
+    start = policy.frozen()
+    trainer = OnlineTrainer(
+        policy, PROMPTS, TableReward(table()), cost_of("dpo"), OnlineSettings(steps=5, learning_rate=0.3)
+    )
+    found = [trainer.round() for _ in range(5)]
+    assert found[0].divergence == 0
+    held = trainer.rollouts
+    by_hand = [
+        float(held.sampled.log_probability[x, k] - start.table()[x, held.responses[x, k]].detach())
+        for x in range(6)
+        for k in range(8)
+    ]
+    assert found[4].divergence == pytest.approx(sum(by_hand) / 48, abs=1e-6)
+    assert found[4].divergence > 0.05

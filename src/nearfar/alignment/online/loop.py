@@ -59,7 +59,8 @@ class Round:
     ``step``: of the optimiser before it. ``reward``, ``best``: the mean reward of all responses, and of the best to
     each prompt. ``alike``: the share of prompts whose responses all have the same reward, which teach nothing.
     ``log_probability``: the mean of the responses', whose negative estimates the entropy. ``length``: mean, in tokens.
-    ``divergence``: the mean log-ratio to the reference, an estimate of KL(policy || reference) that can be negative.
+    ``divergence``: the mean log-ratio to the reference, an estimate of KL(policy || reference) that can be negative;
+    None where the procedure has no reference.
     ``loss``: mean over the round's steps. ``best_gain``, ``worst_gain``: how much the round's steps raised the
     log-probabilities of the best and of the worst response; both may be negative.
     """
@@ -70,7 +71,7 @@ class Round:
     alike: float
     log_probability: float
     length: float
-    divergence: float
+    divergence: float | None
     loss: float
     best_gain: float
     worst_gain: float
@@ -265,7 +266,8 @@ def _summary(policy: Policy, rollouts: Rollouts, step: int, losses: Sequence[flo
     rewards, sampled = rollouts.rewards, rollouts.sampled
     gain = policy.scores(rollouts.prompts, rollouts.responses).log_probability - sampled.log_probability
     best, worst = rewards.argmax(1, keepdim=True), rewards.argmin(1, keepdim=True)
-    before = sampled.log_probability if rollouts.reference is None else rollouts.reference.log_probability
+    reference = rollouts.reference
+    apart = None if reference is None else float((sampled.log_probability - reference.log_probability).mean())
     return Round(
         step=step,
         reward=float(rewards.mean()),
@@ -273,7 +275,7 @@ def _summary(policy: Policy, rollouts: Rollouts, step: int, losses: Sequence[flo
         alike=float((rewards.amax(1) == rewards.amin(1)).double().mean()),
         log_probability=float(sampled.log_probability.mean()),
         length=float(sampled.length.double().mean()),
-        divergence=float((sampled.log_probability - before).mean()),
+        divergence=apart,
         loss=sum(losses) / max(1, len(losses)),
         best_gain=float(gain.gather(1, best).mean()),
         worst_gain=float(gain.gather(1, worst).mean()),

@@ -207,7 +207,8 @@ def _rounds_in(
             out.write(json.dumps(line) + "\n")
         say(
             f"round {len(rounds)}: reward {line['reward']:.4g} (best {line['best']:.4g}), "
-            f"log-ratio {line['divergence']:+.3g}, {line['length']:.1f} tokens, {line['ended']:.0%} ended"
+            f"{line['length']:.1f} tokens, {line['ended']:.0%} ended"
+            + ("" if line["divergence"] is None else f", log-ratio {line['divergence']:+.3g}")
         )
         if len(rounds) % settings.checkpoint_every == 0:
             _checkpoint(path, trainer)
