@@ -334,6 +334,10 @@ def test_ties_are_half_right(place):
     columns = run.table.columns(torch.arange(4))
     seen = watched(columns, columns.of_responses["reference"])
     assert float(seen["accuracy"]) == 0.5
+    noise = torch.tensor([1.0, -1.0]).repeat(4) * 3e-7
+    seen = watched(columns, columns.of_responses["reference"] * (1 + noise))
+    assert float(seen["accuracy"]) == 0.5
+    assert float(watched(columns, columns.of_responses["reference"] + 100 * noise)["accuracy"]) == 1
 
 
 def test_rows_with_scores_that_are_no_numbers_are_named(place, monkeypatch):
@@ -369,9 +373,9 @@ def test_scores_that_an_objective_needs_and_the_data_lack(place):
 def test_a_policy_with_dropout_on_does_not_agree_with_its_reference(tmp_path):
     place = write_place(tmp_path, dropout=0.5)
     run, method = prepared(settings_for(place), tmp_path / "cache")
-    assert float(method.train()(batch_of(run, range(8)))[0]) == pytest.approx(math.log(2), abs=1e-6)
+    assert method.train()(batch_of(run, range(8)))[0].item() == pytest.approx(math.log(2), abs=1e-6)
     _, method = prepared(settings_for(place, dropout=True), tmp_path / "cache")
-    assert float(method.train()(batch_of(run, range(8)))[0]) != pytest.approx(math.log(2), abs=1e-4)
+    assert method.train()(batch_of(run, range(8)))[0].item() != pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_a_reference_from_elsewhere_is_refused_where_the_policy_should_be_it(place, tmp_path, monkeypatch):

@@ -23,16 +23,22 @@ SHOWN: Mapping[str, str] = {
 FALL = 1.0
 """By how many nats the mean log-probability of chosen responses has to fall before it is said."""
 
+ROUNDING = 1e-6
+"""Log-ratios below this share of the log-probability say nothing: sums of float32 differ so with the batch they are
+computed in, and a policy that is still its reference would seem to prefer something."""
+
 FAR = 50.0
 """A mean log-ratio beyond this many nats means that the policy has left its reference behind."""
 
 
 def rewards(columns: Columns, sums: Tensor, *, per_token: bool = False) -> Tensor:
     """The implicit rewards ``[N]`` of responses with log-probabilities ``sums``, without beta: log-ratios, or
-    log-probabilities where there is no reference; ``per_token``: over the length, as the objective has them."""
+    log-probabilities where there is no reference; ``per_token``: over the length, as the objective has them. What is
+    within rounding of 0 is 0."""
     reward = sums
     if REFERENCE in columns.of_responses:
         reward = sums - columns.of_responses[REFERENCE].to(sums.dtype)
+        reward = torch.where(reward.abs() <= ROUNDING * sums.abs(), 0, reward)
     return reward / columns.length.clamp_min(1) if per_token else reward
 
 
