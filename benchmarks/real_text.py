@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.measure import machine
 from nearfar import encoders, evaluation, recipes, training
 from nearfar.data import CodeItem, Examples, collect_code, split_by_module
-from nearfar.errors import MissingExtraError, UsageError
+from nearfar.errors import MissingExtraError, ModelError, UsageError
 
 PACKAGES = ["torch", "transformers", "sklearn"]
 FUNCTIONS, HELD_OUT, STEPS, BATCH, LENGTH, SEED = 6_000, 400, 30, 32, 64, 0
@@ -79,7 +79,7 @@ def _trained(name: str, examples: Examples, asked: Examples, before: evaluation.
         )
         try:
             result = training.train(settings, examples=examples)
-        except UsageError as error:
+        except (ModelError, UsageError) as error:
             return {"left out": error.message}
         after = evaluation.evaluate(result.encoder, asked, seed=SEED)
     change = evaluation.paired_difference(after.per_item["mrr"], before.per_item["mrr"], name="mrr", seed=SEED)

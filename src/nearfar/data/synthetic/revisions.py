@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.errors import UsageError
+from nearfar.errors import DataError, UsageError
 
 
 class Revisions:
@@ -44,6 +44,19 @@ class Revisions:
     def revised(self, answer: Tensor) -> Tensor:
         """What answers become by the smallest change for the better: the same content, a level nearer to the peak."""
         return answer + torch.sign(self.peak - answer % self.levels)
+
+    def text(self, answer: int) -> str:
+        """An answer in words: six that say its content, and of a list of manners as many as its level."""
+        content, level = answer // self.levels, answer % self.levels
+        said = [f"point{content}{letter}" for letter in "abcdef"]
+        return " ".join(said + [f"manner{number}" for number in range(level)])
+
+    def number(self, text: str) -> int:
+        """Which answer a :meth:`text` is. Raises DataError for another."""
+        for answer in range(len(self.content)):
+            if self.text(answer) == text:
+                return answer
+        raise DataError(f"{text!r} is no answer of this world")
 
     @property
     def best(self) -> Tensor:

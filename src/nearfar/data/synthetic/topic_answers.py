@@ -59,4 +59,4 @@ class TopicAnswers:
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors ``[n, d]`` divided by their lengths."""
-    return vectors / vectors.norm(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(vectors, dim=1)

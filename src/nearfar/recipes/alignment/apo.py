@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nearfar.alignment.builders.contrastiveness import DISTANCE, OVERLAP, contrastiveness
+from nearfar.alignment.builders.revisions import clair, off_policy_judge, on_policy_judge, stronger_preferred
+from nearfar.alignment.builders.writing import Writer
 from nearfar.alignment.tables import FeaturePolicy, TabularPolicy, expected
+from nearfar.data.preferences.rows import Text
 from nearfar.data.synthetic.revisions import Revisions
 from nearfar.objectives import DPO, APODown, APOZero
 from nearfar.objectives.preference import PreferenceObjective
@@ -59,6 +63,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
         return {"better pairs, APO-zero": on_better(down), "worse pairs, APO-down": on_worse(zero)}
     before = strong.table().exp().gather(1, world.best[:, None])
     return {
+        **ways_of_making_pairs(world, weak, strong, at(scale, smoke=20, quick=500, full=2000), drawn),
         "worse pairs, before": {BEST: float(before.mean())},
         "better pairs, DPO": on_better(dpo),
         "better pairs, APO-zero": on_better(zero),
@@ -76,6 +81,39 @@ def revisions(world: Revisions, writer: TabularPolicy, count: int, generator: to
     chosen = world.revised(rejected)
     changed = chosen != rejected
     return Pairs(prompt, chosen, rejected)[changed]
+
+
+def ways_of_making_pairs(
+    world: Revisions, weak: TabularPolicy, strong: TabularPolicy, count: int, generator: torch.Generator
+) -> dict[str, dict[str, float]]:
+    """What the two answers of a pair have in common, by CLAIR and by the three ways it is compared with."""
+    prompts: list[Text] = [str(number % len(world.quality)) for number in range(count)]
+
+    def writer(policy: TabularPolicy) -> Writer:
+        def write(prompt: Text) -> str:
+            answer = policy.sample(torch.tensor([int(str(prompt))]), 1, generator=generator)
+            return world.text(int(answer))
+
+        return write
+
+    def judge(prompt: Text, first: str, second: str) -> float:
+        one, other = (world.quality[int(str(prompt)), world.number(text)] for text in (first, second))
+        return float(one - other)
+
+    def revise(prompt: Text, answer: str) -> str:
+        return world.text(int(world.revised(torch.tensor(world.number(answer)))))
+
+    model, other = writer(weak), writer(strong)
+    made = {
+        "CLAIR": clair(prompts, model, revise),
+        "on-policy judge": on_policy_judge(prompts, model, judge),
+        "off-policy judge": off_policy_judge(prompts, other, other, judge),
+        "stronger preferred": stronger_preferred(prompts, other, model),
+    }
+    return {
+        f"pairs of {name}": {each: found.value for each, found in contrastiveness(pairs, unit="words").items()}
+        for name, pairs in made.items()
+    }
 
 
 def attempts(world: Revisions, writer: TabularPolicy, count: int, generator: torch.Generator) -> Pairs:
@@ -112,7 +150,8 @@ RECIPE = Recipe(
     "level. Worse pairs: the model writes at about the fourth level, both answers come from a writer of the second, "
     "the better is chosen, and pairs with a prompt's best answer are left out; the policy is a table. 2,000 pairs are "
     "drawn of each kind; Adam at 0.05, 1,000 steps of 64. Beta is 2 for all: an answer is one symbol, whose log-ratios "
-    "are single nats, not the tens of a long response.",
+    "are single nats, not the tens of a long response. Pairs in words: six of the content, and as many of a manner as "
+    "the level.",
     statements=[
         Statement(CHOSEN, "better pairs, APO-zero", 0.0, because="APO-zero must raise what is chosen"),
         Statement(
@@ -138,6 +177,8 @@ RECIPE = Recipe(
             because="a quarter of what two seeds of a trial had",
         ),
         Statement(BEST, "worse pairs, APO-down", "worse pairs, before"),
+        Statement(OVERLAP, "pairs of CLAIR", "pairs of stronger preferred"),
+        Statement(DISTANCE, "pairs of CLAIR", "pairs of stronger preferred", direction="lower"),
     ],
     experiment=experiment,
     sabotage="the two objectives are taken for one another",
