@@ -137,7 +137,7 @@ RECIPE = Recipe(
     claim="Pairs say only which answer is better. Anchored objectives also say whether chosen answers should become "
     "likelier: yes where they are better than what the model writes (APO-zero), no where they are worse (APO-down).",
     parts={
-        "relation": "pairs: an answer and its minimal revision; or two answers of a worse writer",
+        "relation": "pairs: an answer and its minimal revision (CLAIR); or two answers of a worse writer",
         "score": "log-probability under the policy less that under the reference",
         "objective": "apo-zero or apo-down, beside dpo",
         "procedure": "offline",
