@@ -14,7 +14,7 @@ from nearfar.data.synthetic.judged_lists import JudgedLists
 from nearfar.data.synthetic.revisions import Revisions
 from nearfar.data.synthetic.scored_answers import three_arms
 from nearfar.data.synthetic.translations import Translations
-from nearfar.objectives import CPO, DPO, LambdaRank, SimPO
+from nearfar.objectives import CPO, DPO, CoPG, LambdaRank, SimPO
 from nearfar.recipes import answers
 from nearfar.recipes.alignment import apo, copg, cpo, irpo, lipo, rpo
 from nearfar.recipes.answers import Pairs
@@ -89,8 +89,8 @@ def test_moved_is_the_mean_change_of_log_probabilities() -> None:
 
 
 def test_batches_and_what_torch_draws_depend_on_the_seed_alone() -> None:
-    def seen(seed: int) -> list[list[int]]:
-        batches: list[list[int]] = []
+    def seen(seed: int) -> list[list[float]]:
+        batches: list[list[float]] = []
         policy = answers.start(torch.zeros(1, 2))
 
         def loss(index: Tensor) -> Tensor:
@@ -210,5 +210,5 @@ def test_a_regulariser_doubled_is_the_sabotage_of_copg() -> None:
     d_w, d_l, r_w, r_l = (torch.randn(5, generator=generator_).double() for _ in range(4))
     inside = (r_w - copg.BETA * d_w) - (r_l - copg.BETA * d_l)
     wrong = -(inside * d_w - inside * d_l)
-    found = copg.CoPG(beta=2 * copg.BETA, reduction="none")(d_w, d_l, chosen_reward=r_w, rejected_reward=r_l)
+    found = CoPG(beta=2 * copg.BETA, reduction="none")(d_w, d_l, chosen_reward=r_w, rejected_reward=r_l)
     torch.testing.assert_close(found, wrong)

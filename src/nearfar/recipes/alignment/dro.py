@@ -137,7 +137,8 @@ RECIPE = Recipe(
     experiment=experiment,
     sabotage="the value is a baseline: it is fitted to the rewards alone, without the log-ratio",
     not_asserted="The paper's figures (78.9 % against supervised fine-tuning on UltraFeedback, T5-L), and that a value "
-    "for each token beats one for each answer: an answer is one symbol here.",
+    "for each token beats one for each answer: an answer is one symbol here. Learning rate, steps and the bound of "
+    "the first statement were set on seeds that are not judged, until training had converged there.",
     verified="the paper's text with its appendix B",
     build=DROV,
 )

@@ -119,7 +119,8 @@ RECIPE = Recipe(
     sabotage="the weights lack the gain: 1 / log2(1 + rank) alone, so that items of no relevance are raised too",
     not_asserted="The paper's figures (recommendation, question answering; three language models). At its beta of 1, "
     "where a trial began, IRPO ranked worse than DPO here (NDCG@3 0.72 and 0.79): its log-ratios stay too small to "
-    "undo the reference. Since then every arm has its best beta.",
+    "undo the reference. Since then every arm has its best beta. The lists were 200 then and are 100 since three "
+    "seeds that are not judged left the last statement open.",
     verified="read in the official code; the objective also in a review of the paper",
     build=IRPO,
 )

@@ -143,7 +143,8 @@ RECIPE = Recipe(
     "matter: each was ahead in some seeds and behind in others. There is a reason: the weights of a chosen answer sum "
     "to 1, so that where policy and reference agree the gradient of all contrasts is, up to its scale, that of DPO's "
     "pairs, whatever the weights over evenly spread prompts; only what comes later differs, and a policy that is "
-    "linear in features of the prompt has little that comes later. The claim was left as the paper has it.",
+    "linear in features of the prompt has little that comes later. The claim was left as the paper has it; over seeds "
+    "0 to 4 RPO differs from DPO by -0.009, between -0.027 and 0.008.",
     verified="read in the official code, all variants and defaults",
     build=RPO,
 )
