@@ -11,6 +11,7 @@ import pytest
 from nearfar.alignment import builders
 from nearfar.data.preferences import read_preferences
 from nearfar.encoders.language_model import symbol_tokenizer, tiny_language_model
+from nearfar.training.steps import seeded
 
 PAGE = Path(__file__).parents[2] / "docs" / "preference-builders.md"
 
@@ -27,8 +28,9 @@ def test_its_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert len(blocks) == 5
-    for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), given)
+    with seeded(0):
+        for block in blocks:
+            exec(compile(block, str(PAGE), "exec"), given)
     assert len(read_preferences("pairs.jsonl")) == len(given["pairs"]) > 0
     assert len(given["lists"]) > 0
     assert given["vectors"].shape == (2, 16)
