@@ -100,8 +100,7 @@ def test_a_linear_policy_holds_for_other_prompts():
         policy.weight.add_(torch.randn(4, 5, generator=generator))
     weight = policy.weight.detach()
     expected_logits = [
-        sum(2 * float(inputs[0, f]) * float(weight[f, a]) for f in range(4)) + float(offset[1, a])
-        for a in range(5)
+        sum(2 * float(inputs[0, f]) * float(weight[f, a]) for f in range(4)) + float(offset[1, a]) for a in range(5)
     ]
     assert torch.allclose(other.table()[0], torch.tensor(expected_logits).log_softmax(0), atol=1e-5)
     assert [name for name, _ in policy.named_parameters()] == ["weight"]
