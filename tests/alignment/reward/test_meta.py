@@ -38,7 +38,7 @@ def test_the_gradient_is_that_at_the_raised_parameters_and_the_parameters_stay()
     gradients = torch.autograd.grad(reward_spread(moved(meta).squeeze(-1)), list(moved.parameters()))
     with torch.no_grad():
         for parameter, gradient in zip(moved.parameters(), gradients, strict=True):
-            parameter += rate * gradient
+            parameter.add_(rate * gradient)
     assert reward_spread(moved(meta).squeeze(-1)) > reward_spread(model(meta).squeeze(-1))
     expected_loss = RewardModeling()(*moved(pairs).squeeze(-1))
     expected = torch.autograd.grad(expected_loss, list(moved.parameters()))

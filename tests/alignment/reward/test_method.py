@@ -31,7 +31,8 @@ def classifier() -> Any:
     config.num_labels = 1
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return LlamaForSequenceClassification(config).double()
+        build: Any = LlamaForSequenceClassification
+        return build(config).double()
 
 
 def drawn(count: int, seed: int, responses: int = 2) -> list[TokenisedRow]:

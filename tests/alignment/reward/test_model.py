@@ -81,7 +81,7 @@ def test_in_batches_and_in_order(folder: Path) -> None:
     model.train()
     data = rows(9, seed=3)
     given, states = rewards_in_batches(model, data, batch_tokens=25)
-    expected = rewards(model.eval(), data)
+    expected = rewards(model.train(False), data)
     torch.testing.assert_close(given, expected.reward, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(states, expected.state, rtol=1e-4, atol=1e-5)
     assert not given.requires_grad

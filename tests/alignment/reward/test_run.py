@@ -43,7 +43,7 @@ def worth(response: str) -> float:
 def pairs(count: int = 120, *, wrong: float = 0.0) -> PreferenceSet:
     """Later letters are better; ``wrong``: the share of labels that say the opposite."""
     drawn = random.Random(0)
-    rows = []
+    rows: list[PreferenceRow] = []
     while len(rows) < count:
         prompt = " ".join(drawn.choices(SYMBOLS, k=3))
         one, other = (" " + " ".join(drawn.choices(SYMBOLS, k=drawn.randint(2, 5))) for _ in range(2))
@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_said_before_the_first_step(folder: Path, tmp_path:
         {"steps": 3, "epochs": 1.0},
     ):
         with pytest.raises(UsageError):
-            RewardSettings(**wrong)  # type: ignore[arg-type]
+            RewardSettings(**wrong)
     assert not (tmp_path / "run").exists()
 
 

@@ -119,10 +119,9 @@ def test_a_margin_outside_the_logistic_changes_no_weight_and_one_inside_does() -
 
             def loss(rows: Tensor) -> Tensor:
                 chosen, rejected = model(features[:, rows]).squeeze(-1)
-                if where == "inside":
-                    return objective(chosen, rejected, margin=margin[rows])
-                cost: Tensor = objective(chosen, rejected)
-                return cost if where == "nowhere" else cost - margin[rows].mean()
+                asked = {"margin": margin[rows]} if where == "inside" else {}
+                cost: Tensor = objective(chosen, rejected, **asked)
+                return cost - margin[rows].mean() if where == "outside" else cost
 
             train_steps(loss, [model], [torch.arange(40)] * 5, learning_rate=0.1)
         return torch.cat([model.weight.flatten(), model.bias])
