@@ -14,7 +14,7 @@ REWARD, DISTANCE = "true reward after DPO", "nats from the reference before DPO"
 BEFORE = "true reward before DPO"
 NONE, REDUCED, FULL = "no fine-tuning", "likelihood, rate 0.1", "likelihood, rate 1"
 LEASH, LEASH_FULL = "Pearson, rate 0.1", "Pearson, rate 1"
-PROMPTS, ANSWERS, SUBOPTIMAL, PAIRS, BETA = 250, 20, 0.3, 10_000, 0.1
+PROMPTS, ANSWERS, SUBOPTIMAL, PAIRS, BETA = 50, 20, 0.3, 2000, 0.1
 LIKELIHOODS = {f"likelihood, rate {rate:g}": rate for rate in (0.03, 0.1, 0.3, 1.0)}
 
 
@@ -46,7 +46,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
 
         if objective is not None:
             answers.train(
-                imitation, [policy], items=PROMPTS, seed=seed, steps=tuning, batch_size=160, learning_rate=rate
+                imitation, [policy], items=PROMPTS, seed=seed, steps=tuning, batch_size=32, learning_rate=rate
             )
         tuned, dpo = policy.frozen(), DPO(BETA)
         with torch.no_grad():
@@ -58,7 +58,7 @@ def experiment(seed: int, scale: Scale, *, sabotage: bool = False) -> Arms:
             items=len(pairs),
             seed=seed,
             steps=preferring,
-            batch_size=320,
+            batch_size=64,
             learning_rate=0.1,
         )
         with torch.no_grad():
@@ -88,10 +88,10 @@ RECIPE = Recipe(
         "evaluation": "expected true reward",
     },
     defaults={"beta": 0.1, "learning_rate": 5e-6},
-    world="A table of 250 prompts with 20 answers each; true rewards N(0, 1), the reference a softmax of half the "
+    world="A table of 50 prompts with 20 answers each; true rewards N(0, 1), the reference a softmax of half the "
     "reward plus N(0, 1). One demonstration a prompt: the best answer, or (30 %) one at random. Then DPO (beta 0.1, "
-    "Adam at 0.1, 300 steps of 320) on 10,000 pairs that the reference drew, labelled without error. Fine-tuning takes "
-    "100 steps of 160 by Adam; the likelihood is the objective under total variation, beta 1.",
+    "Adam at 0.1, 300 steps of 64) on 2,000 pairs that the reference drew, labelled without error. Fine-tuning takes "
+    "100 steps of 32 by Adam; the likelihood is the objective under total variation, beta 1.",
     statements=[
         Statement(REWARD, REDUCED, FULL, margin=0.08, because="half of what three other seeds had found"),
         Statement(REWARD, REDUCED, NONE, margin=0.03, because="a third of what three other seeds had found"),
@@ -111,8 +111,10 @@ RECIPE = Recipe(
     "likelihood at its best rate: in the trials Pearson at rate 1 was 0.05 worse to 0.01 better. The numbers of "
     "demonstrations, pairs and steps of DPO were chosen on seeds 100 and 101 among five settings, so that the curve "
     "has its peak inside; with three demonstrations a prompt or a quarter of the pairs it rose to the largest rate. "
-    "With 50 prompts and 2,000 pairs the claim was inconclusive on seeds 0 to 4 (first statement +0.159 [-0.031, "
-    "0.349]); there are five times as many since, statements and margins are as they were. The identities (the "
+    "That the reduced rate, and Pearson at the full one, end above the likelihood at the full rate is not told apart "
+    "from the margins with so few prompts: over seeds 0 to 4 the gains were +0.159 [-0.031, 0.349] and +0.107 "
+    "[-0.097, 0.310]. With five times as many prompts and pairs, tried after these seeds had been seen, the first is "
+    "+0.222 [0.168, 0.277]: the claim is judged on the world that was settled before. The identities (the "
     "likelihood's gradient under total variation whatever the reference; values from logits) are exact tests.",
     verified="abstract and a review; the table of divergences is the standard one of inverse soft-Q learning, the "
     "learning rates are from memory",
