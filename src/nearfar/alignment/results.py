@@ -21,6 +21,7 @@ from nearfar.files import write_json
 from nearfar.training import checkpoints, processes
 from nearfar.training import folder as run_folder
 from nearfar.training.evaluating import BEST, Measures
+from nearfar.training.running import metrics_of_complete
 
 if TYPE_CHECKING:
     from nearfar.alignment.fit import Fitted
@@ -185,11 +186,8 @@ def _tidy(path: Path) -> None:
 
 def finished(path: Path) -> AlignmentRun | None:
     """The run in ``path`` if it is complete."""
-    try:
-        metrics = json.loads((path / run_folder.METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if "ended" not in metrics or not (path / run_folder.MODEL).is_dir():
+    metrics = metrics_of_complete(path)
+    if metrics is None:
         return None
     return AlignmentRun(
         folder=path,

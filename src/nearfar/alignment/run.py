@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from nearfar.alignment import beside, header
 from nearfar.alignment.prepare import Prepared, prepare, read
 from nearfar.alignment.settings import AlignmentSettings
-from nearfar.errors import TrainingError, UsageError
+from nearfar.errors import UsageError
 from nearfar.locking import only_one
 from nearfar.training import folder as run_folder
 from nearfar.training import processes
 from nearfar.training.evaluating import Measures
+from nearfar.training.running import Interruptible, begin, check_unchanged, speaker
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class AlignmentRun:
+class AlignmentRun(Interruptible):
     """What an alignment run made.
 
     ``folder``: its run folder; ``policy``, ``tokenizer``: the model as trained (peft's wrapper with an adapter), None
@@ -51,11 +52,6 @@ class AlignmentRun:
     def model(self) -> Path:
         """The folder of the trained model: of transformers, or the adapter's with LoRA."""
         return self.folder / run_folder.MODEL
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the run ended before it was done; ``resume`` goes on with it."""
-        return self.ended not in ("all steps", "early stop")
 
 
 def align(
@@ -86,15 +82,15 @@ def align(
 
     Raises :class:`UsageError`, :class:`~nearfar.errors.DataError`, :class:`~nearfar.errors.ModelError` for input that
     cannot be used, :class:`~nearfar.errors.OutputError` before any work when the folder cannot be written, and
-    :class:`TrainingError` when loss or gradient are not finite, policy and reference disagree before the first step, or
-    what a run began with has changed.
+    :class:`~nearfar.errors.TrainingError` when loss or gradient are not finite, policy and reference disagree before
+    the first step, or what a run began with has changed.
     """
     began = time.perf_counter()
     if not settings.output:
         raise UsageError("there is no place to write the run to", where="--output", hint="name a folder")
     _check_launch()
     processes.start(settings.device)
-    say = _say(console)
+    say = speaker(console)
     path = Path(settings.output)
     resolved: dict[str, Any] | None = None
     if settings.resume:
@@ -115,7 +111,7 @@ def align(
             say(given.describe())
     run = prepare(settings, preferences, evaluation, objective=objective, resolved=resolved)
     if settings.resume:
-        _check_same(config, run)
+        check_unchanged(config, run.fingerprints)
     else:
         processes.on_main(lambda: _create(path, run, command))
     if run.check.findings:
@@ -143,7 +139,7 @@ def _align_in(path: Path, run: Prepared, console: Console | None, began: float) 
     from nearfar.alignment.fit import fit, method_of
     from nearfar.alignment.results import before_training, finish
 
-    say = _say(console)
+    say = speaker(console)
     states = beside.fill(run, path, say)
     method = method_of(run, states)
     before = before_training(path, run, method)
@@ -167,48 +163,15 @@ def _align_in(path: Path, run: Prepared, console: Console | None, began: float) 
 
 
 def _create(path: Path, run: Prepared, command: Sequence[str] | None) -> None:
-    trained = sum(
-        parameter.numel() * parameter.element_size() for parameter in run.policy.parameters() if parameter.requires_grad
+    begin(
+        path,
+        run.settings,
+        resolved=run.resolved.to_dict(),
+        data=run.fingerprints,
+        check=run.check,
+        weights=sum(each.numel() * each.element_size() for each in run.policy.parameters() if each.requires_grad),
+        command=command,
+        kind="alignment",
+        objective=run.objective.name,
+        tokens=run.table.tokens.counts,
     )
-    run_folder.check_output(path, overwrite=run.settings.overwrite, weights=trained)
-    found = run_folder.versions()
-    config = {
-        "nearfar": found["nearfar"],
-        "kind": "alignment",
-        "command": list(command) if command is not None else None,
-        "seed": run.settings.seed,
-        "settings": run.settings.to_dict(),
-        "resolved": run.resolved.to_dict(),
-        "data": run.fingerprints,
-        "objective": run.objective.name,
-        "tokens": run.table.tokens.counts,
-        "processes": processes.world_size(),
-    }
-    files = {
-        run_folder.CONFIG: config,
-        "data-check.json": run.check.to_dict(),
-        "versions.json": found,
-        run_folder.METRICS: {},
-    }
-    run_folder.create(path, files)
-
-
-def _check_same(config: dict[str, Any], run: Prepared) -> None:
-    for name, entry in config["data"].items():
-        now = run.fingerprints.get(name, {}).get("sha256")
-        if now == entry["sha256"]:
-            continue
-        what = {"tokens": "tokenizer or chat template", "model": "model", "reference": "reference model"}
-        raise TrainingError(
-            f"the {what.get(name, f'{name} data')} has changed since the run began"
-            if now
-            else f"the run had {name} data, and none was given",
-            where=", ".join(entry["path"]) if isinstance(entry["path"], list) else str(entry["path"]),
-            hint="restore it, or start a new run",
-        )
-
-
-def _say(console: Console | None) -> Callable[[str], None]:
-    if console is None or not processes.is_main():
-        return lambda text: None
-    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -25,6 +25,7 @@ from nearfar.files import atomic_folder, write_json
 from nearfar.locking import only_one
 from nearfar.report.classification import is_classification
 from nearfar.report.format import plural
+from nearfar.training.running import speaker
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +75,7 @@ def classify(
         raise UsageError("there is no place to write the run to", where="--output", hint="name a folder")
     path = Path(settings.output)
     _check_output(path, overwrite=settings.overwrite)
-    say = _say(console)
+    say = speaker(console)
     pool, asked, notes = _parts(settings, examples, test)
     labels = pool.labels()[1]
     plan = {
@@ -242,9 +243,3 @@ def _write(
         write_json(place / "versions.json", known)
         with suppress(MissingExtraError):  # the figures are in results.json all the same
             pages.write(place, title=path.name)
-
-
-def _say(console: Console | None) -> Callable[[str], None]:
-    if console is None:
-        return lambda text: None
-    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -42,7 +42,7 @@ def align(
     chat_template: Annotated[Path | None, typer.Option(help="A Jinja file in place of the tokenizer's.")] = None,
     reference: Annotated[str | None, typer.Option(help="Another model as the reference. Default: the model.")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train a LoRA adapter.")] = False,
-    rank: Annotated[int, typer.Option(min=1, help="Of the adapter.")] = 16,
+    rank: options.Rank = 16,
     lora_alpha: Annotated[float | None, typer.Option(help="Of the adapter. Default: twice the rank.")] = None,
     lora_dropout: Annotated[float, typer.Option(help="Of the adapter.")] = 0.0,
     lora_targets: Annotated[str | None, typer.Option(help="Layers that get one: q_proj,v_proj. Default: all.")] = None,
@@ -55,7 +55,7 @@ def align(
     chunk_size: Annotated[int | None, typer.Option(min=1, help="Prompts in memory at once. Default: chosen.")] = None,
     layout: Annotated[str, typer.Option(help="Prompts with several responses: shared, repeated, or auto.")] = "auto",
     epochs: Annotated[float | None, typer.Option(help="Passes over the data. Default: 1.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps, instead of epochs.")] = None,
+    steps: options.Steps = None,
     learning_rate: Annotated[
         float | None,
         typer.Option("--learning-rate", "--lr", help="Default: 1e-6 (supervised 2e-5), ten times that with --lora."),
@@ -68,17 +68,15 @@ def align(
         bool, typer.Option("--checkpointing", help="Recompute activations: slower, less memory.")
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between evaluations.")] = None,
-    early_stop: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many evaluations without a better one.")
-    ] = None,
+    seed: options.Seed = 0,
+    evaluate_every: options.EvaluateEvery = None,
+    early_stop: options.EarlyStop = None,
     keep_best: Annotated[bool, typer.Option("--keep-best", help="Export the weights of the best evaluation.")] = False,
-    checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events.")] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make batches.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --output.")] = False,
+    checkpoint_every: options.CheckpointEvery = None,
+    tensorboard: options.Tensorboard = False,
+    workers: options.Workers = 0,
+    device: options.Device = None,
+    resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:

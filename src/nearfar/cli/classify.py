@@ -65,8 +65,8 @@ def train(
     max_length: Annotated[int | None, typer.Option(min=1, help="Tokens read of a text.")] = None,
     columns: options.Columns = None,
     max_bad_rows: options.MaxBadRows = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:

@@ -48,7 +48,7 @@ def compare(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows contrasted with each other.")] = None,
     evaluations: Annotated[int | None, typer.Option(help="On the validation part, during each run.")] = None,
     split_seed: Annotated[int, typer.Option(help="Chooses the rows of the parts.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    device: options.Device = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:

@@ -19,6 +19,18 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 Model = Annotated[str, typer.Argument(help="A run folder, a saved model's folder, minilm, or a hub name.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Texts embedded at once.")]
 
+# of training
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps, instead of epochs.")]
+EvaluateEvery = Annotated[int | None, typer.Option(min=1, help="Steps between evaluations.")]
+EarlyStop = Annotated[int | None, typer.Option(min=1, help="Stop after so many evaluations without a better one.")]
+CheckpointEvery = Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that make batches.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --output.")]
+Rank = Annotated[int, typer.Option(min=1, help="Of the adapter.")]
+
 CLAIMS_FOLDER = Path("claims-run")
 """Where ``nearfar reproduce`` keeps its records, and ``nearfar recipes`` looks for the last verdicts."""
 

@@ -36,7 +36,7 @@ def train(
     pairs_of: Annotated[str, typer.Option(help="Pairs that lists become: all or best-worst.")] = "all",
     frozen: Annotated[bool, typer.Option("--frozen", help="Train the head alone.")] = False,
     lora: Annotated[bool, typer.Option("--lora", help="Train the head and an adapter, which is merged.")] = False,
-    rank: Annotated[int, typer.Option(min=1, help="Of the adapter.")] = 16,
+    rank: options.Rank = 16,
     margin: Annotated[bool, typer.Option("--margin", help="Ask for the margins of the data's column.")] = False,
     margin_scale: Annotated[float, typer.Option(help="Times this.")] = 1.0,
     flip: Annotated[str, typer.Option(help="Turn labels whose margin is: none, negative, lowest (a fifth).")] = "none",
@@ -57,17 +57,17 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs a step.")] = 32,
     chunk_size: Annotated[int | None, typer.Option(min=1, help="Rows in memory at once; default: all.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data; default 1.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
+    steps: options.Steps = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", "--lr", help="Default: 1e-5; adapter 1e-4; head 1e-3.")
     ] = None,
-    early_stop: Annotated[int | None, typer.Option(min=1, help="Evaluations without a better one.")] = None,
+    early_stop: options.EarlyStop = None,
     columns: options.Columns = None,
     max_bad_rows: options.MaxBadRows = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
     overwrite: options.Overwrite = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
+    resume: options.Resume = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a reward model on pairs of responses; it is judged by accuracy and calibration on held-out pairs.
@@ -180,7 +180,7 @@ def score(
     max_response: Pieces = 512,
     columns: options.Columns = None,
     max_bad_rows: options.MaxBadRows = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    device: options.Device = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -193,12 +193,13 @@ def score(
     """
     from nearfar.alignment.reward.model import is_reward_model, reward_model, rewards_in_batches
     from nearfar.alignment.reward.prepare import tokenised
-    from nearfar.alignment.reward.scoring import scored, write_rows
+    from nearfar.alignment.reward.scoring import check_place, scored
     from nearfar.alignment.reward.settings import RewardSettings
-    from nearfar.data.preferences import read_preferences
+    from nearfar.data.preferences import read_preferences, write_preferences
     from nearfar.encoders.language_model import model_folder
     from nearfar.evaluation.preference import preference_measures
 
+    check_place(output, overwrite=overwrite)
     folder = model_folder(model)
     if not is_reward_model(folder):
         raise UsageError("this is no reward model", where=f"--model {model}", hint="train one: nearfar reward train")
@@ -206,7 +207,8 @@ def score(
     found = read_preferences([str(path) for path in data], columns=columns, max_bad_rows=max_bad_rows)
     tokens = tokenised(found, tokenizer, RewardSettings(max_prompt=max_prompt, max_response=max_response))
     given, _ = rewards_in_batches(made, tokens)
-    written = write_rows(output, scored(found, tokens, given), overwrite=overwrite)
+    written, beside = scored(found, tokens, given)
+    write_preferences(written, output, beside=beside)
     measures = {}
     if found.kind == "pairs":
         chosen, rejected = given.double().reshape(-1, 2).numpy().T
@@ -216,7 +218,7 @@ def score(
         console.emit_json(
             {
                 "output": str(output),
-                "rows": written,
+                "rows": len(written),
                 "kind": found.kind,
                 "dropped": counts["rows dropped"],
                 "cut": counts["responses cut"],
@@ -228,7 +230,7 @@ def score(
         console.out.print(str(each), markup=False)
     lost = f"; {counts['rows dropped']:,} dropped" if counts["rows dropped"] else ""
     lost += f"; {counts['responses cut']:,} responses cut" if counts["responses cut"] else ""
-    console.out.print(f"{output}: {written:,} rows{lost}", markup=False, soft_wrap=True)
+    console.out.print(f"{output}: {len(written):,} rows{lost}", markup=False, soft_wrap=True)
 
 
 @reward_app.command("strength")
@@ -250,7 +252,7 @@ def strength(
     columns: options.Columns = None,
     max_bad_rows: options.MaxBadRows = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the heads.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    device: options.Device = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -264,15 +266,16 @@ def strength(
     from nearfar.alignment.reward.ensemble import votes_of_heads, votes_of_models
     from nearfar.alignment.reward.model import is_reward_model, reward_model, rewards_in_batches
     from nearfar.alignment.reward.prepare import as_pairs, tokenised
-    from nearfar.alignment.reward.scoring import states_of_pairs, summary, with_strength, write_rows
+    from nearfar.alignment.reward.scoring import check_place, states_of_pairs, summary, with_strength
     from nearfar.alignment.reward.settings import RewardSettings
-    from nearfar.data.preferences import read_preferences
+    from nearfar.data.preferences import read_preferences, write_preferences
     from nearfar.encoders.language_model import model_folder
 
     folders = [model_folder(name) for name in model or ["smollm2"]]
     ready = [is_reward_model(folder) for folder in folders]
     if len(folders) > 1 and not all(ready):
         raise UsageError("of several models all have to be reward models", where="--model", hint="or name one model")
+    check_place(output, overwrite=overwrite)
     found = as_pairs(read_preferences([str(path) for path in data], columns=columns, max_bad_rows=max_bad_rows))
     settings = RewardSettings(max_prompt=max_prompt, max_response=max_response)
     given = []
@@ -290,11 +293,12 @@ def strength(
         said = votes_of_heads(
             states_of_pairs(given[0][2]), votes=votes, folds=folds, width=width, steps=steps, seed=seed
         )
-    written = write_rows(output, with_strength(found, tokens, said), overwrite=overwrite)
+    written, beside = with_strength(found, tokens, said)
+    write_preferences(written, output, beside=beside)
     negative = float((said.strength < 0).float().mean())
     groups = summary(said)
     if as_json:
-        console.emit_json({"output": str(output), "rows": written, "negative": negative, "groups": groups})
+        console.emit_json({"output": str(output), "rows": len(written), "negative": negative, "groups": groups})
         return
     rows = [
         (each["group"], f"{each['pairs']:,}", *(f"{each[name]:+.3f}" for name in ("mean", "low", "high")))
@@ -302,4 +306,4 @@ def strength(
     ]
     console.out.print(console.table(["group", "pairs", "mean strength", "least", "largest"], rows, right=[1, 2, 3, 4]))
     console.out.print(f"{100 * negative:.1f} % of the pairs have a strength below 0", markup=False)
-    console.out.print(f"{output}: {written:,} rows, the strength as margin", markup=False, soft_wrap=True)
+    console.out.print(f"{output}: {len(written):,} rows, the strength as margin", markup=False, soft_wrap=True)

@@ -51,7 +51,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows contrasted with each other.")] = None,
     chunk_size: Annotated[int | None, typer.Option(min=1, help="Texts in memory at once (cached gradients).")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps, instead of epochs.")] = None,
+    steps: options.Steps = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", "--lr", help="Default: 0.02 static, 2e-5 transformer.")
     ] = None,
@@ -62,13 +62,11 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled (AdamW). Default: 0.")] = None,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="Allow equal texts in one batch.")] = False,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between evaluations.")] = None,
-    early_stop: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many evaluations without a better one.")
-    ] = None,
-    checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events.")] = False,
+    seed: options.Seed = 0,
+    evaluate_every: options.EvaluateEvery = None,
+    early_stop: options.EarlyStop = None,
+    checkpoint_every: options.CheckpointEvery = None,
+    tensorboard: options.Tensorboard = False,
     general_check: Annotated[
         bool,
         typer.Option(
@@ -76,9 +74,9 @@ def train(
             help="Measure a pretrained encoder on general English too, before and after.",
         ),
     ] = True,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make batches.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --output.")] = False,
+    workers: options.Workers = 0,
+    device: options.Device = None,
+    resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:

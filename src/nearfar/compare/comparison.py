@@ -27,6 +27,7 @@ from nearfar.errors import MissingExtraError, OutputError, UsageError
 from nearfar.evaluation.comparison import Difference
 from nearfar.files import atomic_folder, write_json
 from nearfar.locking import only_one
+from nearfar.training.running import speaker
 
 if TYPE_CHECKING:
     import os
@@ -134,7 +135,7 @@ def compare(
         )
     folder = Path(settings.output)
     _check_output(folder, overwrite)
-    say = _say(console)
+    say = speaker(console)
     parts = _parts(settings, ready, say)
     judge = Judge.of(measure, parts.training, parts.validation, parts.test, split_seed)
     bench = Bench(settings, entries, parts, judge)
@@ -222,7 +223,7 @@ def _run_all(
 
     untrained = store.value("untrained", look)
     searches = [Search.of(entry, bench) for entry in bench.entries]
-    plans, notes = _planned(bench, store, searches, _say(console))
+    plans, notes = _planned(bench, store, searches, speaker(console))
     steps = {plan.name: plan.steps for plan in plans}
     total = sum(plan.runs for plan in plans)
     best: dict[str, dict[str, float]] = {}
@@ -336,9 +337,3 @@ def _write(
             pages.write(place)
         except MissingExtraError as error:
             say(f"no report: {error.message}; {error.hint}")
-
-
-def _say(console: Console | None) -> Callable[[str], None]:
-    if console is None:
-        return lambda text: None
-    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -3,20 +3,20 @@ leaves a run folder from which all of it can be repeated, resumed and looked at.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfar.errors import TrainingError, UsageError
+from nearfar.errors import UsageError
 from nearfar.locking import only_one
 from nearfar.training import folder as run_folder
 from nearfar.training import header, processes
 from nearfar.training.by_recipe import RecipeRun, complete
 from nearfar.training.evaluating import Measures
 from nearfar.training.prepare import Prepared, prepare, read
+from nearfar.training.running import Interruptible, begin, check_unchanged, metrics_of_complete, speaker
 from nearfar.training.settings import TrainingSettings
 from nearfar.training.shapes import KINDS
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Run:
+class Run(Interruptible):
     """What a training run made.
 
     ``folder``: its run folder; ``encoder``: as trained (the best weights where there was an evaluation); ``before`` and
@@ -47,11 +47,6 @@ class Run:
     baselines: dict[str, Measures] = field(default_factory=dict)
     general: dict[str, Measures] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the run ended before it was done; ``resume`` goes on with it."""
-        return self.ended not in ("all steps", "early stop")
 
 
 def train(
@@ -79,14 +74,15 @@ def train(
 
     Raises :class:`UsageError`, :class:`~nearfar.errors.DataError`, :class:`~nearfar.errors.ModelError` for input that
     cannot be used, :class:`~nearfar.errors.OutputError` before any work when the folder cannot be written, and
-    :class:`TrainingError` when loss or gradient are not finite (the weights before are in checkpoints/last-good) or a
+    :class:`~nearfar.errors.TrainingError` when loss or gradient are not finite (the weights before are in
+    checkpoints/last-good) or a
     run that is resumed had other data.
     """
     began = time.perf_counter()
     if not settings.output:
         raise UsageError("there is no place to write the run to", where="--output", hint="name a folder")
     processes.start(settings.device)
-    say = _say(console)
+    say = speaker(console)
     path = Path(settings.output)
     resolved: dict[str, Any] | None = None
     encoder: SentenceTransformer | None = None
@@ -109,7 +105,7 @@ def train(
             say(data.describe())
     run = prepare(settings, examples, evaluation, encoder=encoder, resolved=resolved, recipe=recipe)
     if settings.resume:
-        _check_same_data(config, run, path)
+        check_unchanged(config, run.data)
     else:
         processes.on_main(lambda: _create(path, run, command))
     if run.check.findings:
@@ -139,10 +135,9 @@ def _train_in(path: Path, run: Prepared, console: Console | None, began: float) 
         seconds={"training": fitted.seconds},
     )
     if fitted.interrupted:
-        if processes.is_main():
-            _say(console)(f"interrupted at step {fitted.steps:,} ({fitted.ended}); --resume goes on from there")
+        speaker(console)(f"interrupted at step {fitted.steps:,} ({fitted.ended}); --resume goes on from there")
         return result
-    after = finish(path, run, fitted, before, began, say=_say(console))
+    after = finish(path, run, fitted, before, began, say=speaker(console))
     result.after, result.seconds = after.measures, after.seconds
     if after.general:
         result.general = {"before": before.general, "after": after.general}
@@ -175,49 +170,24 @@ def recipe_of(settings: TrainingSettings, options: dict[str, Any] | None = None)
 
 
 def _create(path: Path, run: Prepared, command: Sequence[str] | None) -> None:
-    weights = sum(value.numel() * value.element_size() for value in run.encoder.state_dict().values())
-    run_folder.check_output(path, overwrite=run.settings.overwrite, weights=weights)
-    found = run_folder.versions()
-    config = {
-        "nearfar": found["nearfar"],
-        "command": list(command) if command is not None else None,
-        "seed": run.settings.seed,
-        "settings": run.settings.to_dict(),
-        "resolved": run.resolved.to_dict(),
-        "data": run.data,
-        "processes": processes.world_size(),
-    }
-    files = {
-        run_folder.CONFIG: config,
-        "data-check.json": run.check.to_dict(),
-        "versions.json": found,
-        run_folder.METRICS: {},
-    }
-    run_folder.create(path, files, run.encoder)
-
-
-def _check_same_data(config: dict[str, Any], run: Prepared, path: Path) -> None:
-    for name, entry in config["data"].items():
-        now = run.data.get(name, {}).get("sha256")
-        if now != entry["sha256"]:
-            raise TrainingError(
-                f"the {name} data has changed since the run began"
-                if now
-                else f"the run had {name} data, and none was given",
-                where=", ".join(entry["path"]) if isinstance(entry["path"], list) else str(entry["path"]),
-                hint="restore the data, or start a new run",
-            )
+    begin(
+        path,
+        run.settings,
+        resolved=run.resolved.to_dict(),
+        data=run.data,
+        check=run.check,
+        weights=sum(value.numel() * value.element_size() for value in run.encoder.state_dict().values()),
+        command=command,
+        encoder=run.encoder,
+    )
 
 
 def _finished(path: Path) -> Run | None:
     """The run in ``path`` if it is complete."""
     from nearfar import encoders
 
-    try:
-        metrics = json.loads((path / run_folder.METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if "ended" not in metrics or not (path / run_folder.MODEL).is_dir():
+    metrics = metrics_of_complete(path)
+    if metrics is None:
         return None
     return Run(
         folder=path,
@@ -237,9 +207,3 @@ def _initial_encoder(path: Path, settings: TrainingSettings) -> SentenceTransfor
     from nearfar import encoders
 
     return encoders.load(path / run_folder.CHECKPOINTS / run_folder.INITIAL, device=settings.device)
-
-
-def _say(console: Console | None) -> Callable[[str], None]:
-    if console is None or not processes.is_main():
-        return lambda text: None
-    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -145,7 +145,7 @@ def test_other_data_is_another_run(folder: Path, tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", folder)
     monkeypatch.setattr(RewardMethod, "after_step", after_step)
-    with pytest.raises(TrainingError, match="training data changed"):
+    with pytest.raises(TrainingError, match="the train data has changed since the run began"):
         train_reward(RewardSettings(output=str(tmp_path / "run"), resume=True), preferences=pairs(60))
 
 

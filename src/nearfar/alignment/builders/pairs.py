@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -84,18 +83,9 @@ class BuiltPairs(Sequence[BuiltPair]):
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON Lines file with ``prompt, chosen, rejected, strategy``, which ``nearfar align`` and TRL read."""
-        from nearfar.files import write_text
+        from nearfar.data.preferences.writing import write_preferences
 
-        rows = (
-            {
-                "prompt": pair.prompt,
-                "chosen": response_to(pair.prompt, pair.chosen),
-                "rejected": response_to(pair.prompt, pair.rejected),
-                "strategy": pair.strategy,
-            }
-            for pair in self.pairs
-        )
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_preferences(self.preferences(), path, beside={"strategy": [pair.strategy for pair in self.pairs]})
 
     def accuracy(self, judge: Judge) -> dict[str, Measure]:
         """How often a judge agrees that the chosen response is the better one, by strategy; ties count as half.

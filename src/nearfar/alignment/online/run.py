@@ -32,6 +32,7 @@ from nearfar.locking import only_one
 from nearfar.training import folder as run_folder
 from nearfar.training.checked import Checked
 from nearfar.training.interrupts import Interrupts
+from nearfar.training.running import speaker
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -165,7 +166,7 @@ def align_online(
         run_folder.check_output(path, overwrite=settings.overwrite, weights=0)
     if settings.prompts is None:
         raise UsageError("there are no prompts", hint="name a file with a column of prompts")
-    say = _say(console)
+    say = speaker(console)
     prompts = read_prompts(settings.prompts, column=settings.column, max_bad_rows=settings.max_bad_rows)
     cost = _cost(settings)
     reward = _reward(settings, rewards)
@@ -342,12 +343,6 @@ def _write_round(path: Path, trainer: OnlineTrainer, number: int) -> None:
         for prompt, texts, values in zip(held.prompts, held.responses, held.rewards.tolist(), strict=True)
     ]
     write_preferences(PreferenceSet.from_rows(LISTS, rows), path / ROUNDS / f"{number:05d}.jsonl")
-
-
-def _say(console: Console | None) -> Callable[[str], None]:
-    if console is None:
-        return lambda text: None
-    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _of_samples(trainer: OnlineTrainer) -> dict[str, float]:

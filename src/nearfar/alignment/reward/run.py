@@ -19,13 +19,14 @@ from nearfar.alignment.reward.model import write_reward_model
 from nearfar.alignment.reward.prepare import Prepared, prepare, read
 from nearfar.alignment.reward.settings import RewardSettings
 from nearfar.data.preferences.rows import plain
-from nearfar.errors import TrainingError, UsageError
+from nearfar.errors import UsageError
 from nearfar.files import write_json
 from nearfar.locking import only_one
 from nearfar.objectives import MAPL, RewardModeling
 from nearfar.training import checkpoints, processes
 from nearfar.training import folder as run_folder
 from nearfar.training.evaluating import BEST, Measures
+from nearfar.training.running import Interruptible, begin, check_unchanged, metrics_of_complete, speaker
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +41,7 @@ MAIN = "accuracy"
 
 
 @dataclass
-class RewardRun:
+class RewardRun(Interruptible):
     """What the training of a reward model made.
 
     ``folder``: its run folder, whose ``model/`` is a sequence classifier of transformers; ``model``, ``tokenizer``: as
@@ -57,11 +58,6 @@ class RewardRun:
     after: Measures = field(default_factory=dict)
     reliability: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the run ended before it was done; ``resume`` goes on with it."""
-        return self.ended not in ("all steps", "early stop")
 
 
 def train_reward(
@@ -85,13 +81,13 @@ def train_reward(
 
     Raises :class:`UsageError`, :class:`~nearfar.errors.DataError`, :class:`~nearfar.errors.ModelError` for input that
     cannot be used, :class:`~nearfar.errors.OutputError` before any work when the folder cannot be written, and
-    :class:`TrainingError` when loss or gradient are not finite or what a run began with has changed.
+    :class:`~nearfar.errors.TrainingError` when loss or gradient are not finite or what a run began with has changed.
     """
     began = time.perf_counter()
     if not settings.output:
         raise UsageError("there is no place to write the run to", where="--output", hint="name a folder")
     processes.start(settings.device)
-    say = _say(console)
+    say = speaker(console)
     path = Path(settings.output)
     resolved: dict[str, Any] | None = None
     if settings.resume:
@@ -108,7 +104,7 @@ def train_reward(
     say(preferences.describe())
     run = prepare(settings, preferences, evaluation, resolved=resolved)
     if settings.resume:
-        _check_same(config, run)
+        check_unchanged(config, run.fingerprints)
     else:
         processes.on_main(lambda: _create(path, run, command))
     if run.check.findings:
@@ -182,7 +178,7 @@ def method_of(run: Prepared) -> RewardMethod:
 def _train_in(path: Path, run: Prepared, console: Console | None, began: float) -> RewardRun:
     from nearfar.training.loop import Start
 
-    say = _say(console)
+    say = speaker(console)
     method = method_of(run)
     before = processes.on_main(lambda: _before(path, run))
     course = _course(path, run)
@@ -309,45 +305,22 @@ def _before(path: Path, run: Prepared) -> Measures:
 
 
 def _create(path: Path, run: Prepared, command: Sequence[str] | None) -> None:
-    trained = sum(each.numel() * each.element_size() for each in run.model.parameters() if each.requires_grad)
-    run_folder.check_output(path, overwrite=run.settings.overwrite, weights=trained)
-    found = run_folder.versions()
-    config = {
-        "nearfar": found["nearfar"],
-        "kind": "reward model",
-        "command": list(command) if command is not None else None,
-        "seed": run.settings.seed,
-        "settings": run.settings.to_dict(),
-        "resolved": run.resolved,
-        "data": run.fingerprints,
-        "tokens": run.tokens.counts,
-        "processes": processes.world_size(),
-    }
-    files = {
-        run_folder.CONFIG: config,
-        "data-check.json": run.check.to_dict(),
-        "versions.json": found,
-        run_folder.METRICS: {},
-    }
-    run_folder.create(path, files)
-
-
-def _check_same(config: dict[str, Any], run: Prepared) -> None:
-    for name, entry in config["data"].items():
-        if run.fingerprints.get(name, {}).get("sha256") != entry["sha256"]:
-            raise TrainingError(
-                f"the run's {'training data' if name == 'train' else name} changed since it began",
-                where=str(entry["path"]),
-                hint="restore it, or start a new run",
-            )
+    begin(
+        path,
+        run.settings,
+        resolved=run.resolved,
+        data=run.fingerprints,
+        check=run.check,
+        weights=sum(each.numel() * each.element_size() for each in run.model.parameters() if each.requires_grad),
+        command=command,
+        kind="reward model",
+        tokens=run.tokens.counts,
+    )
 
 
 def _finished(path: Path) -> RewardRun | None:
-    try:
-        known = json.loads((path / run_folder.METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if "ended" not in known or not (path / run_folder.MODEL).is_dir():
+    known = metrics_of_complete(path)
+    if known is None:
         return None
     return RewardRun(
         folder=path,
@@ -358,9 +331,3 @@ def _finished(path: Path) -> RewardRun | None:
         reliability=known["reliability"],
         seconds=known["seconds"],
     )
-
-
-def _say(console: Console | None) -> Say:
-    if console is None or not processes.is_main():
-        return lambda text: None
-    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
