@@ -181,7 +181,7 @@ def test_a_run_that_is_killed_resumes_to_the_same_weights(place, tmp_path):
         """
     )
     source = [str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[1])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(source), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(source), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=120)
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").glob("checkpoint-*")] == ["checkpoint-4"]
@@ -355,10 +355,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_good_weights(place, tmp_pa
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
-def test_sharded_weights_are_refused(place, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UsageError, match="FSDP"):
-        start(place, tmp_path / "run")
+@pytest.mark.parametrize("launched", [False, True])
+def test_one_process_has_nobody_to_share_weights_with(place, tmp_path, monkeypatch, launched):
+    if launched:
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="there is one") as refused:
+        start(place, tmp_path / "run", shard=not launched)
+    assert refused.value.where == "--shard"
+    assert "torchrun" in refused.value.hint
+    assert not (tmp_path / "run").exists()
 
 
 def test_refusals_come_before_any_work(place, tmp_path):

@@ -74,6 +74,19 @@ def test_gradient_is_that_of_the_undivided_batch_with_dropout(
     assert torch.equal(torch.get_rng_state(), after)  # the second pass draws nothing of its own
 
 
+def test_a_backward_pass_for_each_chunk_gives_the_same() -> None:
+    found = []
+    for sharded in (False, True):
+        network, objective, chunks, loss = setting(torch.float64)
+        torch.manual_seed(3)
+        parameters = [*network.parameters(), *objective.parameters()]
+        (loss_of_chunks(network, chunks, loss, parameters, sharded=sharded) * 2).backward()
+        found.append(gradients(network, objective))
+    assert len(found[0]) == len(found[1]) > 4
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
 def test_dropout_is_really_on() -> None:
     network, _, chunks, loss = setting(torch.float64)
     torch.manual_seed(7)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from nearfar.errors import TrainingError
-from nearfar.training.cached import sum_of_chunks
+from nearfar.training.cached import accumulate_chunks, sum_of_chunks
 from nearfar.training.method import Method
 from nearfar.training.progress import Progress
 from nearfar.training.weights import load_weights, save_weights
@@ -60,6 +60,23 @@ def test_value_and_gradient_are_those_of_the_sum(scale: float) -> None:
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_a_backward_pass_for_each_chunk_gives_the_same() -> None:
+    network = Network()
+    torch.manual_seed(7)
+    expected = torch.stack([network.cost(chunk) for chunk in CHUNKS]).sum()
+    (expected * 2).backward()
+    wanted = gradients(network)
+    network.zero_grad()
+    torch.manual_seed(7)
+    value = accumulate_chunks(network.cost, CHUNKS, 2)
+    value.backward()
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    for one, other in zip(gradients(network), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+    with torch.no_grad():
+        assert not accumulate_chunks(network.cost, CHUNKS, 2).requires_grad
 
 
 def test_gradients_accumulate_and_hooks_fire_once() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nearfar.alignment import columns as names
 from nearfar.alignment.inputs import Table
 from nearfar.alignment.prepare import Prepared
-from nearfar.alignment.reference import check_step_zero, reference_scores, without_adapters
+from nearfar.alignment.reference import ReferenceScores, check_step_zero, reference_scores, without_adapters
 from nearfar.alignment.scores import FlatScores, HiddenStates, response_scores
 from nearfar.data.preferences.rows import plain
 from nearfar.data.preferences.tokens import TokenisedRow
@@ -64,16 +64,26 @@ def fill(run: Prepared, path: Path, say: Say) -> int | None:
 def _reference(
     run: Prepared, model: nn.Module, rows: Sequence[TokenisedRow], path: Path, what: str, say: Say
 ) -> Tensor:
-    """The column of ``rows``; over several processes the main one computes it and the others read it."""
-    cache = path / CACHE
+    """The column of ``rows``; over several processes the main one computes it and the others read it, or, where weights
+    are sharded, all compute it."""
 
-    def compute() -> int:
+    def scores() -> ReferenceScores:
         return reference_scores(
-            model, rows, cache=cache, batch_tokens=BATCH_TOKENS, shared_prefix=_layout(run)
-        ).computed
+            model,
+            rows,
+            cache=path / CACHE,
+            batch_tokens=BATCH_TOKENS,
+            shared_prefix=_layout(run),
+            only_reads=not processes.is_main(),
+        )
 
-    computed = processes.on_main(compute)
-    found = reference_scores(model, rows, cache=cache, batch_tokens=BATCH_TOKENS, shared_prefix=_layout(run))
+    if run.sharded:
+        processes.barrier()  # nobody reads the column while the main process still writes what came before
+        found = scores()
+        computed = found.computed
+    else:
+        computed = processes.on_main(lambda: scores().computed)
+        found = scores()
     told = f"{computed:,} computed" if computed else "read from the run folder"
     say(f"reference: log-probabilities of {len(found.length):,} responses, {what} ({told})")
     return found.log_probability

@@ -71,6 +71,11 @@ def hidden_states(model: nn.Module, ids: Tensor, positions: Tensor | None, mask:
     return states
 
 
+def architecture(model: nn.Module) -> str:
+    """The name of the language model's class; torch puts a word before it where weights are shared out."""
+    return type(causal_model(model)).__name__.removeprefix("FSDP")
+
+
 def attention(inner: Any) -> str:
     """How the model computes attention: "sdpa", "eager", ..."""
     return str(getattr(inner.config, "_attn_implementation", "eager"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nearfar.alignment.adapters import write_adapter
+from nearfar.alignment.exporting import trained_policy, write_policy
 from nearfar.alignment.inputs import ResponseBatches
 from nearfar.alignment.judging import judge
 from nearfar.alignment.method import AlignmentMethod
@@ -19,7 +19,6 @@ from nearfar.alignment.prepare import Prepared
 from nearfar.alignment.readings import reading_of
 from nearfar.alignment.watch import look
 from nearfar.data.preferences.rows import plain
-from nearfar.encoders.language_model import write_language_model
 from nearfar.files import write_json
 from nearfar.training import folder as run_folder
 from nearfar.training import processes
@@ -76,7 +75,7 @@ def fit(path: Path, run: Prepared, method: AlignmentMethod, *, main: str | None,
         start,
         method,
         Loader(batches, run.batches, workers=run.settings.workers),
-        guard=_guard(path, run),
+        guard=_guard(path, run, method),
         evaluator=evaluator,
         look=look,
         console=console,
@@ -117,14 +116,12 @@ def _course(path: Path, run: Prepared) -> Course:
     )
 
 
-def _guard(path: Path, run: Prepared) -> Guard:
+def _guard(path: Path, run: Prepared, method: AlignmentMethod) -> Guard:
     def save(step: int, report: dict[str, Any]) -> str | None:
         good = path / run_folder.CHECKPOINTS / run_folder.LAST_GOOD
+        policy = trained_policy(run, method)
         if processes.is_main():
-            if run.settings.lora:
-                write_adapter(run.policy, run.tokenizer, good)
-            else:
-                write_language_model(run.policy, run.tokenizer, good, overwrite=True)
+            write_policy(policy, run, good)
             write_json(path / "failure.json", {**report, "weights_before": str(good)})
         return str(good)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from nearfar.alignment.body import architecture
 from nearfar.alignment.needs import READINGS
 from nearfar.alignment.prepare import Prepared
+from nearfar.training import processes
 
 
 def lines(run: Prepared) -> list[str]:
@@ -33,16 +35,10 @@ def _model(run: Prepared) -> str:
     parameters = list(run.policy.parameters())
     count = sum(parameter.numel() for parameter in parameters)
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    text = f"{type(_inner(run)).__name__}, {count / 1e6:.1f} million parameters"
+    text = f"{architecture(run.policy)}, {count / 1e6:.1f} million parameters"
     if run.settings.lora:
         text += f", {trained / 1e6:.2f} million trained (LoRA of rank {run.settings.rank})"
     return text + ("; dropout is on" if run.settings.dropout else "; dropout is off")
-
-
-def _inner(run: Prepared) -> object:
-    from nearfar.alignment.body import causal_model
-
-    return causal_model(run.policy)
 
 
 def _objective(run: Prepared) -> str:
@@ -71,6 +67,8 @@ def _memory(run: Prepared) -> str:
     resolved = run.resolved
     size = resolved.chunk_size
     text = f"{size:,} row{'s' if size != 1 else ''} at once ({resolved.chunk_reason})"
+    if run.sharded:
+        text += f"; weights, gradients and optimiser shared out among {processes.world_size()} processes"
     if size < resolved.batch_size:
         text += "; scored twice, as the loss is no mean over rows" if run.need.whole else "; gradients are added up"
     return text

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from nearfar.alignment.columns import MISMATCHED, REFERENCE, Columns, gather
 from nearfar.alignment.language import SharedPrefix, response_scores
 from nearfar.alignment.readings import Reading
+from nearfar.alignment.scores import SHARDED
 from nearfar.alignment.watch import SHOWN, watched
 from nearfar.contrast.distributed import of_all, sum_over_processes, total_over_processes
 from nearfar.objectives.preference_anchored import kto_reference_point
-from nearfar.training.cached import loss_of_chunks, sum_of_chunks
+from nearfar.training import processes
+from nearfar.training.cached import accumulate_chunks, loss_of_chunks, sum_of_chunks
 from nearfar.training.method import Batch, Logs, Method, scale_gradient
 from nearfar.training.processes import process_group, world_size
 
@@ -25,7 +27,9 @@ class AlignmentMethod(Method):
     A batch (:class:`nearfar.alignment.inputs.ResponseBatches`) is scored chunk by chunk. Where the loss is a mean over
     rows each chunk is differentiated at once; where it is not (a pair's cost depends on the other pairs), chunks are
     scored without a graph, the loss is taken of all of them, and each is scored again (cached gradients). Both give the
-    gradient of the undivided batch. Over several processes the loss is that of the global batch.
+    gradient of the undivided batch. Over several processes the loss is that of the global batch. Where they share out
+    the policy's weights among them (:func:`nearfar.alignment.sharding.shard`) they score equally many chunks: a process
+    with fewer scores a row again, which costs nothing.
 
     ``adapter``: the policy is an adapter on a frozen model, which checkpoints then leave out. ``shared_prefix``: see
     :func:`~nearfar.alignment.language.response_scores`.
@@ -54,7 +58,7 @@ class AlignmentMethod(Method):
         self._bad_rows: list[int] | None = None
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        columns, chunks = Columns(**batch["columns"]), batch["chunks"]
+        columns, chunks = Columns(**batch["columns"]), self._chunks(batch["chunks"])
         group = process_group()
         state = self._state(batch, columns)
         if self.reading.separable:
@@ -77,6 +81,10 @@ class AlignmentMethod(Method):
         assert found.tokens is not None
         return found.tokens
 
+    @property
+    def sharded(self) -> bool:  # type: ignore[override]
+        return hasattr(self.policy, SHARDED)
+
     def not_finite(self) -> list[int] | None:
         return self._bad_rows
 
@@ -88,8 +96,10 @@ class AlignmentMethod(Method):
         starts = _starts(chunks)
 
         def part(number: int) -> Tensor:
-            mine = columns.part(starts[number], starts[number + 1])
             found = self._values(chunks[number])
+            if starts[number] >= len(columns):
+                return found.sum() * 0
+            mine = columns.part(starts[number], starts[number + 1])
             values.append(found.detach())
             weight = self.reading.weight(mine)
             if not bool(weight > 0):
@@ -97,8 +107,13 @@ class AlignmentMethod(Method):
             loss: Tensor = self.reading(mine, found, state)
             return loss * (weight / total).to(loss.dtype)
 
-        several = len(chunks) > 1
-        loss = sum_of_chunks(part, range(len(chunks)), list(self.parameters())) if several else part(0)
+        numbers = range(len(chunks))
+        if len(chunks) == 1:
+            loss = part(0)
+        elif self.sharded:
+            loss = accumulate_chunks(part, numbers, world_size())
+        else:
+            loss = sum_of_chunks(part, numbers, list(self.parameters()))
         return sum_over_processes(loss, group), torch.cat(values)
 
     def _whole(self, columns: Columns, chunks: Sequence[Any], state: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -106,17 +121,26 @@ class AlignmentMethod(Method):
         group = process_group()
         everything = columns.gathered(group)
         held: list[Tensor] = []
+        count = int(columns.length.sum()) if self.reading.need.tokens else len(columns.length)
 
         def loss_of(values: Tensor) -> Tensor:
+            values = values[:count]
             held.append(values.detach())
             loss: Tensor = self.reading(everything, gather(values, group), state) / world_size()
             return sum_over_processes(loss, group)
 
         if len(chunks) > 1:
-            loss = loss_of_chunks(self._values, chunks, loss_of, list(self.parameters()))
+            loss = loss_of_chunks(self._values, chunks, loss_of, list(self.parameters()), sharded=self.sharded)
         else:
             loss = loss_of(self._values(chunks[0]))
         return loss, held[0]
+
+    def _chunks(self, chunks: Sequence[Any]) -> Sequence[Any]:
+        """The chunks; where weights are sharded as many as any process has, the last of which hold a row again."""
+        if not self.sharded:
+            return chunks
+        missing = processes.most(len(chunks), next(self.parameters()).device) - len(chunks)
+        return [*chunks, *[chunks[-1][:1]] * missing]
 
     def _values(self, chunk: Sequence[Any]) -> Tensor:
         return self.score(chunk, tokens=self.reading.need.tokens)
@@ -125,7 +149,7 @@ class AlignmentMethod(Method):
         state: dict[str, Tensor] = {}
         if MISMATCHED in batch:
             with torch.no_grad():
-                found = torch.cat([self.score(chunk) for chunk in batch[MISMATCHED]])
+                found = torch.cat([self.score(chunk) for chunk in self._chunks(batch[MISMATCHED])])[: len(columns)]
             apart = found - columns.of_rows[MISMATCHED].to(found.dtype)
             state["mismatched"] = kto_reference_point(apart, process_group())
         if self.takes_shift:

@@ -90,6 +90,11 @@ class Prepared:
         return found
 
     @property
+    def sharded(self) -> bool:
+        """Whether processes share out the models' weights among them."""
+        return self.settings.shard and processes.world_size() > 1
+
+    @property
     def run(self) -> str:
         """A digest of everything that decides the weights: settings, data, model, what was resolved (hex)."""
         settings = {name: value for name, value in self.settings.to_dict().items() if name not in NOT_OF_THE_RUN}
@@ -145,10 +150,11 @@ def prepare(
     if need.rewards:  # which the way it is fed may ask for
         made = suited(made, objective, need)
     folder = model_folder(resolved["model"] if resolved is not None else settings.model)
-    policy, tokenizer = language_model(folder, device=_device(settings))
-    reference = None
+    device, sharded = _device(settings), settings.shard and processes.world_size() > 1
+    policy, tokenizer = policy_of(settings, folder, device="cpu" if sharded else device)
+    reference: Any = None
     if settings.reference is not None and (need.reference or evaluation is not None):
-        reference, _ = language_model(settings.reference, device=_device(settings))
+        reference, _ = language_model(settings.reference, device="cpu" if sharded else device)
     tokens = _tokenised(made, tokenizer, settings)
     check = check_preferences(made, tokens)
     check.raise_on_errors()
@@ -156,14 +162,7 @@ def prepare(
     evaluation_table = None
     if evaluation is not None:
         evaluation_table = table(evaluation, _tokenised(evaluation, tokenizer, settings), reward=settings.reward)
-    if not settings.dropout:
-        without_dropout(policy)
     fingerprints = _fingerprints(settings, data, evaluation, tokens, folder)
-    if settings.lora:
-        policy = with_adapter(policy, settings, base=str(folder))
-    if settings.checkpointing:
-        wrapped: Any = policy
-        wrapped.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     batches = RowBatches(
         len(tokens),
         settings.batch_size,
@@ -173,6 +172,13 @@ def prepare(
     )
     known = None if resolved is None else (int(resolved["chunk_size"]), str(resolved["chunk_reason"]))
     mismatched = Mismatched(tokens, settings.seed) if _mismatches(objective) else None
+    decided = _resolve(settings, policy, need, made_table, batches, options, str(folder), known)
+    if sharded:
+        from nearfar.alignment.sharding import shard
+
+        for model in (policy, reference):
+            if model is not None:
+                shard(model, device, half=decided.precision == "bf16")
     return Prepared(
         settings=settings,
         data=made,
@@ -187,9 +193,24 @@ def prepare(
         mismatched=mismatched,
         check=check,
         batches=batches,
-        resolved=_resolve(settings, policy, need, made_table, batches, options, str(folder), known),
+        resolved=decided,
         fingerprints=fingerprints,
     )
+
+
+def policy_of(
+    settings: AlignmentSettings, folder: Path, *, device: str | torch.device
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The policy as a run with these settings begins, from the model in ``folder``, and its tokenizer."""
+    policy: Any
+    policy, tokenizer = language_model(folder, device=device)
+    if not settings.dropout:
+        without_dropout(policy)
+    if settings.lora:
+        policy = with_adapter(policy, settings, base=str(folder))
+    if settings.checkpointing:
+        policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return policy, tokenizer
 
 
 def _mismatches(objective: Objective) -> bool:

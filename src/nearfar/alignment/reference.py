@@ -21,12 +21,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from nearfar.alignment.body import attention, causal_model
+from nearfar.alignment.body import architecture, attention, causal_model
 from nearfar.alignment.scores import SharedPrefix, response_scores
 from nearfar.data.preferences.tokens import TokenisedRow
 from nearfar.encoders.encode import evaluating
 from nearfar.errors import DataError, TrainingError, UsageError
 from nearfar.files import atomic_path
+from nearfar.training.sharding import full
 
 SAVE_EVERY = 30.0
 """Seconds of work that a broken-off computation loses at most."""
@@ -54,6 +55,7 @@ def reference_scores(
     shared_prefix: SharedPrefix = "auto",
     temperature: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
+    only_reads: bool = False,
 ) -> ReferenceScores:
     """``log p(response | prompt)`` of all responses of ``rows`` under ``model``, without dropout and gradients.
 
@@ -67,6 +69,8 @@ def reference_scores(
             split.
         shared_prefix, temperature: see :func:`nearfar.alignment.scores.response_scores`.
         progress: called with (responses done, responses to be computed) after each batch.
+        only_reads: leave the cache as it is: of processes that share out the model's weights, which compute together,
+            one writes.
 
     Raises what :func:`~nearfar.alignment.scores.response_scores` raises, :class:`~nearfar.errors.TrainingError` for a
     score that is not finite, :class:`~nearfar.errors.OutputError` where the column cannot be written.
@@ -86,10 +90,10 @@ def reference_scores(
             done += len(found.length)
             if progress is not None:
                 progress(done, total)
-            if place is not None and time.monotonic() - saved > SAVE_EVERY:
+            if place is not None and not only_reads and time.monotonic() - saved > SAVE_EVERY:
                 _write(place, column)
                 saved = time.monotonic()
-    if place is not None and total:
+    if place is not None and total and not only_reads:
         _write(place, column)
     pairs = [column[key] for row in keys for key in row]
     wide = torch.float64 if causal_model(model).dtype == torch.float64 else torch.float32
@@ -216,10 +220,10 @@ def _name(model: nn.Module, temperature: float) -> str:
     """A digest of what decides the scores: architecture, settings and weights, adapters left out."""
     inner = causal_model(model)
     settings = sorted((name, value) for name, value in inner.config.to_dict().items() if not _is_incidental(name))
-    kind = ("nearfar reference 1", type(inner).__name__, attention(inner), temperature, settings)
+    kind = ("nearfar reference 1", architecture(inner), attention(inner), temperature, settings)
     whole = hashlib.blake2b(repr(kind).encode(), digest_size=16)
     for name, value in sorted(_own_weights(inner)):
-        tensor = value.detach().cpu().contiguous()
+        tensor = full(value.detach()).cpu().contiguous()
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return whole.hexdigest()

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfar.alignment.adapters import write_adapter, write_merged
+from nearfar.alignment.exporting import export, trained_policy
 from nearfar.alignment.method import AlignmentMethod
 from nearfar.alignment.prepare import Prepared
 from nearfar.alignment.run import AlignmentRun
 from nearfar.alignment.watch import verdict_of
-from nearfar.encoders.language_model import write_language_model
 from nearfar.errors import MissingExtraError
 from nearfar.files import write_json
 from nearfar.training import checkpoints, processes
@@ -25,8 +24,6 @@ from nearfar.training.running import metrics_of_complete
 
 if TYPE_CHECKING:
     from nearfar.alignment.fit import Fitted
-
-ADAPTER = "adapter"
 
 
 @dataclass
@@ -51,24 +48,27 @@ def before_training(path: Path, run: Prepared, method: AlignmentMethod) -> Befor
     """Evaluate the policy as it begins (or read what was found when the run was started), into metrics.json."""
     if run.evaluation_table is None:
         return Before()
-    return Before(**processes.on_main(lambda: _before(path, run, method)))
+    known = processes.on_main(lambda: json.loads((path / run_folder.METRICS).read_text(encoding="utf-8")))
+    if "before" in known:
+        return Before(known["main"], known["before"], known.get("seconds", {}).get("before", 0.0))
+    began = time.perf_counter()
+    main, measures = _judged(run, method)
+    before = Before(main, measures, time.perf_counter() - began)
+    held = {"main": main, "before": measures, "seconds": {"before": before.seconds}}
+    processes.on_main(lambda: write_json(path / run_folder.METRICS, held))
+    return before
 
 
-def _before(path: Path, run: Prepared, method: AlignmentMethod) -> dict[str, Any]:
+def _judged(run: Prepared, method: AlignmentMethod) -> tuple[str, Measures]:
+    """The name of the main measure, and all measures, of the evaluation data."""
     from nearfar.alignment.fit import judge_of
 
-    known = json.loads((path / run_folder.METRICS).read_text(encoding="utf-8"))
-    if "before" in known:
-        seconds = known.get("seconds", {}).get("before", 0.0)
-        return {"main": known["main"], "measures": known["before"], "seconds": seconds}
-    began = time.perf_counter()
-    found = judge_of(run)(method, run.evaluation_table)
-    before = {"main": found.main, "measures": found.to_dict(), "seconds": time.perf_counter() - began}
-    write_json(
-        path / run_folder.METRICS,
-        {"main": found.main, "before": before["measures"], "seconds": {"before": before["seconds"]}},
-    )
-    return before
+    def judge() -> tuple[str, Measures]:
+        found = judge_of(run)(method, run.evaluation_table)
+        return found.main, found.to_dict()
+
+    judged: tuple[str, Measures] = processes.on_main(judge, together=run.sharded)
+    return judged
 
 
 def finish(
@@ -80,38 +80,39 @@ def finish(
     began: float,
     *,
     say: Callable[[str], None],
-) -> After:
-    """Write model, metrics and report, and tidy up."""
-    return After(**processes.on_main(lambda: _finish(path, run, method, fitted, before, began, say)))
-
-
-def _finish(
-    path: Path,
-    run: Prepared,
-    method: AlignmentMethod,
-    fitted: Fitted,
-    before: Before,
-    began: float,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    from nearfar.alignment.fit import judge_of
-
-    write_policy(run, path)
+) -> tuple[Any, After]:
+    """Write model, metrics and report, and tidy up. Gives the trained policy (None on processes that do not have it)
+    and what was found."""
+    policy = trained_policy(run, method)
+    processes.on_main(lambda: export(policy, run, path))
     evaluating = time.perf_counter()
     after: Measures = {}
     if fitted.best is not None:
         after = fitted.best["measures"]
     elif run.evaluation_table is not None:
-        after = judge_of(run)(method, run.evaluation_table).to_dict()
-    warning = _told(path, before.measures, after)
-    if warning is not None:
-        say(f"warning: {warning}")
+        _, after = _judged(run, method)
     seconds = {
         "before": before.seconds,
         "training": fitted.seconds,
         "after": time.perf_counter() - evaluating,
         "total": time.perf_counter() - began,
     }
+    found = processes.on_main(lambda: _write(path, fitted, before, after, seconds, say))
+    return policy, After(after, seconds, found)
+
+
+def _write(
+    path: Path,
+    fitted: Fitted,
+    before: Before,
+    after: Measures,
+    seconds: dict[str, float],
+    say: Callable[[str], None],
+) -> str | None:
+    """Metrics and report; what is said of the chosen."""
+    warning = _told(path, before.measures, after)
+    if warning is not None:
+        say(f"warning: {warning}")
     metrics: dict[str, Any] = {
         "before": before.measures,
         "after": after,
@@ -126,19 +127,7 @@ def _finish(
     write_json(path / run_folder.METRICS, metrics)
     _report(path, say)
     _tidy(path)
-    return {"measures": after, "seconds": seconds, "warning": warning}
-
-
-def write_policy(run: Prepared, path: Path) -> None:
-    """Write the trained policy to ``path``: model/ is a folder of transformers, or with LoRA the adapter's; where it is
-    to be merged, model/ is the whole model and adapter/ the adapter."""
-    if not run.settings.lora:
-        write_language_model(run.policy, run.tokenizer, path / run_folder.MODEL, overwrite=True)
-    elif run.settings.merge:
-        write_adapter(run.policy, run.tokenizer, path / ADAPTER)
-        write_merged(run.policy, run.tokenizer, path / run_folder.MODEL)
-    else:
-        write_adapter(run.policy, run.tokenizer, path / run_folder.MODEL)
+    return warning
 
 
 def _told(path: Path, before: Measures, after: Measures) -> str | None:

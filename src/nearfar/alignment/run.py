@@ -3,14 +3,13 @@ evaluates, and leaves a run folder from which all of it can be repeated, resumed
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfar.alignment import beside, header
+from nearfar.alignment import beside, header, sharding
 from nearfar.alignment.prepare import Prepared, prepare, read
 from nearfar.alignment.settings import AlignmentSettings
 from nearfar.errors import UsageError
@@ -32,9 +31,10 @@ class AlignmentRun(Interruptible):
     """What an alignment run made.
 
     ``folder``: its run folder; ``policy``, ``tokenizer``: the model as trained (peft's wrapper with an adapter), None
-    for a run that was complete already; ``steps`` done; ``ended``: "all steps", "early stop", or the name of the signal
-    that interrupted it; ``before`` and ``after``: measures, empty without evaluation data, ``main`` the name of the
-    main one; ``seconds``: "training", "total", ...; ``warning``: what is said of the chosen responses where they fell.
+    for a run that was complete already, and where weights were shared out on all processes but the main one; ``steps``
+    done; ``ended``: "all steps", "early stop", or the name of the signal that interrupted it; ``before`` and ``after``:
+    measures, empty without evaluation data, ``main`` the name of the main one; ``seconds``: "training", "total", ...;
+    ``warning``: what is said of the chosen responses where they fell.
     """
 
     folder: Path
@@ -78,7 +78,9 @@ def align(
     has to be where it was. A run that is complete is only reported.
 
     SIGINT and SIGTERM end training after the present step with a checkpoint. Over several processes (torchrun) all call
-    this alike; the main one writes.
+    this alike; the main one writes. With ``settings.shard``, or where accelerate's launcher was told to
+    (``--use_fsdp``), they share out weights, gradients and the optimiser's state among them
+    (:mod:`nearfar.alignment.sharding`); a run may be resumed with another number of processes.
 
     Raises :class:`UsageError`, :class:`~nearfar.errors.DataError`, :class:`~nearfar.errors.ModelError` for input that
     cannot be used, :class:`~nearfar.errors.OutputError` before any work when the folder cannot be written, and
@@ -88,7 +90,20 @@ def align(
     began = time.perf_counter()
     if not settings.output:
         raise UsageError("there is no place to write the run to", where="--output", hint="name a folder")
-    _check_launch()
+    with sharding.told_by_launcher() as told:
+        settings = replace(settings, shard=settings.shard or told)
+        return _align(settings, preferences, evaluation, objective, console, command, began)
+
+
+def _align(
+    settings: AlignmentSettings,
+    preferences: PreferenceSet | None,
+    evaluation: PreferenceSet | None,
+    objective: Objective | None,
+    console: Console | None,
+    command: Sequence[str] | None,
+    began: float,
+) -> AlignmentRun:
     processes.start(settings.device)
     say = speaker(console)
     path = Path(settings.output)
@@ -104,6 +119,12 @@ def align(
             return done
         resolved = config["resolved"]
     else:
+        if settings.shard and processes.world_size() == 1:
+            raise UsageError(
+                "weights are shared out among processes, and there is one",
+                where="--shard",
+                hint="start with torchrun --nproc-per-node N -m nearfar align ...",
+            )
         processes.on_main(lambda: run_folder.check_output(path, overwrite=settings.overwrite, weights=0))
     preferences, evaluation = read(settings, preferences, evaluation)
     for given in (preferences, evaluation):
@@ -124,17 +145,6 @@ def align(
         return _align_in(path, run, console, began)
 
 
-def _check_launch() -> None:
-    """Raise :class:`UsageError` where accelerate was told to shard the weights, which checkpoints do not know of."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
-        raise UsageError(
-            "weights sharded over processes (FSDP) are not supported",
-            where="ACCELERATE_USE_FSDP",
-            hint="start with torchrun, which gives each process all weights; --lora, --checkpointing and --chunk-size "
-            "save memory",
-        )
-
-
 def _align_in(path: Path, run: Prepared, console: Console | None, began: float) -> AlignmentRun:
     from nearfar.alignment.fit import fit, method_of
     from nearfar.alignment.results import before_training, finish
@@ -148,7 +158,7 @@ def _align_in(path: Path, run: Prepared, console: Console | None, began: float) 
         folder=path,
         steps=fitted.steps,
         ended=fitted.ended,
-        policy=run.policy,
+        policy=None if run.sharded else run.policy,
         tokenizer=run.tokenizer,
         before=before.measures,
         main=before.main,
@@ -157,7 +167,7 @@ def _align_in(path: Path, run: Prepared, console: Console | None, began: float) 
     if fitted.interrupted:
         say(f"interrupted at step {fitted.steps:,} ({fitted.ended}); --resume goes on from there")
         return result
-    after = finish(path, run, method, fitted, before, began, say=say)
+    result.policy, after = finish(path, run, method, fitted, before, began, say=say)
     result.after, result.seconds, result.warning = after.measures, after.seconds, after.warning
     return result
 

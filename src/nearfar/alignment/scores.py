@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nearfar.alignment.body import attention, causal_model, head_of, hidden_states, width_of
+from nearfar.alignment.body import architecture, attention, causal_model, head_of, hidden_states, width_of
 from nearfar.alignment.head import token_log_probabilities
 from nearfar.alignment.packing import Packed, Tokenised, repeated, shared, shared_is_cheaper
 from nearfar.alignment.policy import ResponseScores
@@ -20,6 +20,10 @@ from nearfar.encoders.encode import evaluating
 from nearfar.errors import ModelError, UsageError
 
 SharedPrefix = bool | Literal["auto"]
+
+SHARDED = "sharded_scores"
+"""The method of a model with shared out weights that is :func:`scores_of` with whole ones (see
+:mod:`nearfar.alignment.sharding`)."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,14 @@ def response_scores(
     for; :class:`~nearfar.errors.DataError` for a prompt without tokens.
     """
     packed = _layout(model, rows, shared_prefix)(rows).to(next(model.parameters()).device)
-    return _scores(model, packed, len(rows), tokens=tokens, hidden=hidden, temperature=temperature, chunk=chunk)
+    asked: dict[str, Any] = {"tokens": tokens, "hidden": hidden, "temperature": temperature, "chunk": chunk}
+    sharded: Any = model
+    if not hasattr(model, SHARDED):
+        return scores_of(model, packed, len(rows), **asked)
+    found: FlatScores = getattr(sharded, SHARDED)(packed, len(rows), **asked)
+    if not torch.is_grad_enabled():
+        sharded.reshard()  # which a backward pass does otherwise
+    return found
 
 
 def _layout(model: nn.Module, rows: Sequence[Tokenised], shared_prefix: SharedPrefix) -> Any:
@@ -130,14 +141,14 @@ def _layout(model: nn.Module, rows: Sequence[Tokenised], shared_prefix: SharedPr
         raise UsageError(f'shared_prefix is True, False or "auto", got {shared_prefix!r}')
     if shared_prefix and not supports_shared_prefix(model):
         raise ModelError(
-            f"{type(causal_model(model)).__name__} with {attention(causal_model(model))!r} attention cannot compute a "
+            f"{architecture(model)} with {attention(causal_model(model))!r} attention cannot compute a "
             "prompt once for several responses",
             hint='use shared_prefix="auto"; attn_implementation="sdpa" and full attention in all layers allow it',
         )
     return shared if shared_prefix else repeated
 
 
-def _scores(
+def scores_of(
     model: nn.Module,
     packed: Packed,
     rows: int,
@@ -147,6 +158,7 @@ def _scores(
     temperature: float = 1.0,
     chunk: int | None = None,
 ) -> FlatScores:
+    """:func:`response_scores` of ``rows`` rows that are packed already."""
     head = head_of(model)
     # positions that only count from 0 are left to the model, which may have its own way to count
     positions = None if packed.mask is None else packed.positions
@@ -229,7 +241,7 @@ def _agrees(inner: Any) -> bool:
     wide = inner.dtype in (torch.float32, torch.float64)
     try:
         with evaluating(inner), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            plain, once = (_scores(inner, layout(rows).to(device), 2, tokens=True) for layout in (repeated, shared))
+            plain, once = (scores_of(inner, layout(rows).to(device), 2, tokens=True) for layout in (repeated, shared))
     except (TypeError, ValueError, RuntimeError, IndexError):  # an architecture without positions or such masks
         return False
     assert plain.tokens is not None

@@ -58,6 +58,8 @@ class AlignmentSettings(Checked):
             for an adapter. objective_learning_rate: of parameters outside the model (a value head); default 0.001.
         warmup, schedule, weight_decay, max_gradient_norm (default 1; 0: none): as in
             :class:`~nearfar.training.TrainingSettings`.
+        shard: share out weights, gradients and optimiser among the processes that torchrun started (FSDP); default off:
+            each has all of them.
         checkpointing: recompute activations in the backward pass (slower, less memory).
         precision: "auto" (bf16 on a GPU that has it, else fp32), "fp32", "bf16". seed: of everything that is random.
     While it goes:
@@ -105,6 +107,7 @@ class AlignmentSettings(Checked):
     schedule: str = "linear"
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
+    shard: bool = False
     checkpointing: bool = False
     precision: str = "auto"
     seed: int = 0

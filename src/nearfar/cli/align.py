@@ -64,6 +64,9 @@ def align(
     schedule: Annotated[str, typer.Option(help="linear, cosine or constant.")] = "linear",
     weight_decay: Annotated[float, typer.Option(help="Decoupled (AdamW).")] = 0.0,
     max_gradient_norm: Annotated[float, typer.Option(help="Where the gradient is clipped; 0: never.")] = 1.0,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Share out the weights among the processes of torchrun (FSDP).")
+    ] = False,
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Recompute activations: slower, less memory.")
     ] = False,
@@ -132,6 +135,7 @@ def align(
         schedule=schedule,
         weight_decay=weight_decay,
         max_gradient_norm=max_gradient_norm,
+        shard=shard,
         checkpointing=checkpointing,
         precision=precision,
         seed=seed,

@@ -53,7 +53,12 @@ class RandomState:
 
 
 def loss_of_chunks(
-    embed: Embed, chunks: Sequence[Any], loss: Callable[[Tensor], Tensor], parameters: Sequence[nn.Parameter]
+    embed: Embed,
+    chunks: Sequence[Any],
+    loss: Callable[[Tensor], Tensor],
+    parameters: Sequence[nn.Parameter],
+    *,
+    sharded: bool = False,
 ) -> Tensor:
     """``loss(torch.cat([embed(chunk) for chunk in chunks]))`` with cached gradients.
 
@@ -63,6 +68,8 @@ def loss_of_chunks(
         loss: Embeddings of all chunks ``[n, d]`` -> a scalar; called once.
         parameters: Everything trainable that ``embed`` or ``loss`` uses, each once. Those of ``loss`` (a learned
             temperature) get their gradient from the one call of ``loss``.
+        sharded: The weights of ``embed`` are shared out among processes, so that each chunk has a backward pass of its
+            own, which adds to their gradients.
 
     Returns the loss. Its ``backward`` runs step 3 and hands every parameter its whole gradient at once: gradient hooks
     of distributed wrappers fire once a parameter, in whatever context (``no_sync``, gradient scaling, accumulation) the
@@ -88,6 +95,7 @@ def loss_of_chunks(
         gradients=list(torch.split(to_embeddings, [len(part) for part in parts])),
         direct=list(to_parameters),
         autocast=_Autocast.present(embeddings.device.type),
+        sharded=sharded,
     )
     total: Tensor = _Replay.apply(plan, value.detach(), *parameters)  # type: ignore[no-untyped-call]
     return total
@@ -115,6 +123,21 @@ def sum_of_chunks(loss: Callable[[Any], Tensor], chunks: Sequence[Any], paramete
         parts.append(part.detach())
     total: Tensor = _Known.apply(sums, torch.stack(parts).sum(), *parameters)  # type: ignore[no-untyped-call]
     return total
+
+
+def accumulate_chunks(loss: Callable[[Any], Tensor], chunks: Sequence[Any], upstream: float) -> Tensor:
+    """:func:`sum_of_chunks` for parameters that are shared out among processes, which are whole only within a pass.
+
+    Each chunk has a backward pass of its own at once, which adds ``upstream`` times its gradient to the parameters';
+    that of the sum, which is returned, adds nothing more. Without gradients enabled only the sum is computed.
+    """
+    parts = []
+    for chunk in chunks:
+        part = loss(chunk)
+        if torch.is_grad_enabled():
+            (part * upstream).backward()  # type: ignore[no-untyped-call]
+        parts.append(part.detach())
+    return torch.stack(parts).sum().requires_grad_(torch.is_grad_enabled())
 
 
 class _Known(torch.autograd.Function):
@@ -160,6 +183,7 @@ class _Plan:
     gradients: list[Tensor]
     direct: list[Tensor | None]
     autocast: _Autocast
+    sharded: bool
 
 
 class _Replay(torch.autograd.Function):
@@ -179,9 +203,11 @@ class _Replay(torch.autograd.Function):
             with state.restored(), torch.enable_grad(), plan.autocast.again():
                 embedded = plan.embed(chunk)
             if embedded.requires_grad:
-                sums.add(
-                    torch.autograd.grad(embedded, parameters, gradient * upstream.to(gradient.dtype), allow_unused=True)
-                )
+                above = gradient * upstream.to(gradient.dtype)
+                if plan.sharded:
+                    torch.autograd.backward(embedded, above)
+                else:
+                    sums.add(torch.autograd.grad(embedded, parameters, above, allow_unused=True))
         return None, None, *sums.values
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Mine = TypeVar("Mine", bound="Checked")
 
-NOT_OF_THE_RUN = ("output", "overwrite", "resume", "workers", "tensorboard", "device")
+NOT_OF_THE_RUN = ("output", "overwrite", "resume", "workers", "tensorboard", "device", "shard")
 """Settings that say where and how a run goes, not what it computes."""
 
 

@@ -22,7 +22,8 @@ from nearfar.files import output_error, write_json
 
 MANIFEST = "nearfar.json"
 WEIGHTS = "model.safetensors"
-_NEEDED = (WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
+OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
+_NEEDED = (WEIGHTS, OPTIMIZER, SCHEDULER, "trainer_state.json")
 _NAME = re.compile(r"checkpoint-(\d+)")
 _UNFINISHED = ".part"
 

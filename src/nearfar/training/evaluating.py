@@ -24,8 +24,8 @@ Measures = dict[str, dict[str, float]]
 
 
 class Evaluator:
-    """Evaluates ``encoder`` on ``data`` when called, on the main process; keeps the best ``method``'s weights in
-    ``folder/best``. Both may be anything that ``judge`` takes.
+    """Evaluates ``encoder`` on ``data`` when called, on the main process (on all where weights are sharded); keeps
+    the best ``method``'s weights in ``folder/best``. Both may be anything that ``judge`` takes.
 
     ``patience``: evaluations without a better main measure after which :attr:`exhausted` is true; None: never. A larger
     value is better in all main measures. ``record(step, measures)`` is called with each result. ``judge(encoder,
@@ -64,9 +64,10 @@ class Evaluator:
 
     def __call__(self, step: int) -> dict[str, float]:
         """Evaluate after ``step``: ``{measure: value}``, on every process."""
-        found = on_main(lambda: self._evaluate().to_dict())
-        self.history.append((step, found[self.main]["value"]))
-        if self.keep and is_main() and found[self.main]["value"] > self._best_value():
+        found = on_main(lambda: self._evaluate().to_dict(), together=self.method.sharded)
+        value = found[self.main]["value"]
+        self.history.append((step, value))
+        if self.keep and on_main(lambda: value > self._best_value()):
             self._keep(step, found)
         if is_main() and self.record is not None:
             self.record(step, found)
@@ -109,11 +110,14 @@ class Evaluator:
         return float(best["measures"][self.main]["value"]) if best is not None else float("-inf")
 
     def _keep(self, step: int, measures: Measures) -> None:
-        from nearfar.training.weights import save_weights
+        from nearfar.training.weights import gather_weights, save_weights
 
+        gathered = gather_weights(self.method)
+        if not is_main():
+            return
         with (
             checkpoints.writing(self.folder, step),
             atomic_folder(self.folder / BEST, overwrite=True) as place,
         ):
-            save_weights(self.method, place / "model.safetensors")
+            save_weights(self.method, place / "model.safetensors", gathered)
             write_json(place / "best.json", {"step": step, "measures": measures})

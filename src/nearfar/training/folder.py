@@ -136,8 +136,9 @@ def stored_settings(config: Mapping[str, Any], given: AnySettings) -> AnySetting
         )
     how: dict[str, Any] = {name: getattr(given, name) for name in NOT_OF_THE_RUN if hasattr(given, name)}
     how.update(resume=True, overwrite=False)
-    if "tensorboard" in how:
-        how["tensorboard"] = getattr(stored, "tensorboard", False) or how["tensorboard"]
+    for name in ("tensorboard", "shard"):
+        if name in how:
+            how[name] = getattr(stored, name, False) or how[name]
     how["device"] = how["device"] or getattr(stored, "device", None)
     for name, value in how.items():
         setattr(stored, name, value)

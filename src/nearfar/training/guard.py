@@ -17,6 +17,7 @@ from nearfar.contrast.temperature import Temperature
 from nearfar.errors import TrainingError
 from nearfar.training import processes
 from nearfar.training.method import ContrastiveMethod, Method
+from nearfar.training.sharding import clip_gradients, gradient_norm
 
 if TYPE_CHECKING:
     from nearfar.training.trainer import Trainer
@@ -75,10 +76,10 @@ class Guard(TrainerCallback):
         if self.only_embeddings and alone and not self.max_norm and isinstance(method, ContrastiveMethod):
             return _sum([method.embedding_gradient, *_squares(method.objective.parameters())])
         parameters = [parameter for parameter in method.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = gradient_norm(parameters)
         if self.max_norm:
             trainer.method_logs["gradient_norm"] = norm
-            nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
+            clip_gradients(parameters, self.max_norm, norm)
         return norm
 
     def _fail(self, trainer: Trainer, step: int, loss: float, norm: Tensor | None) -> None:

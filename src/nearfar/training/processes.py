@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,19 +14,33 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from nearfar.errors import NearfarError, TrainingError
+from nearfar.errors import NearfarError, TrainingError, UsageError
 
 PATIENCE = timedelta(hours=3)
 """How long processes wait for each other; the main one evaluates alone."""
+
+_LAST_WORK = 0.1
+
+SHARDS = "ACCELERATE_USE_FSDP"
+"""What ``accelerate launch --use_fsdp`` says to the processes that it starts."""
 
 
 def start(device: str | None = None) -> None:
     """Join the processes that torchrun started (nothing happens without it, or when they are joined already).
 
-    On the CPU they talk by gloo, on GPUs by NCCL.
+    On the CPU they talk by gloo, on GPUs by NCCL. Raises :class:`UsageError` where accelerate's launcher was told to
+    shard weights, which only runs know of that ask it themselves (:mod:`nearfar.alignment.sharding`).
     """
+    if os.environ.get(SHARDS, "").lower() in ("1", "true", "yes"):
+        raise UsageError(
+            "weights that processes share out among them (FSDP) are for nearfar align",
+            where=SHARDS,
+            hint="start with torchrun, which gives each process all weights",
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ or dist.is_initialized():
         return
+    # its functions take the group that there is when they are read as their default, and would hold it for ever
+    importlib.import_module("torch.distributed.nn")
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -38,6 +54,9 @@ def leave() -> None:
     if dist.is_available() and dist.is_initialized():
         gc.collect()  # wrapped models, in cycles, hold on to the group
         dist.destroy_process_group()
+        # what torch remembers of sharded weights keeps the group's threads, which let go of their last work here: they
+        # need the interpreter for that, and would abort one that ends
+        time.sleep(_LAST_WORK)
 
 
 def world_size() -> int:
@@ -66,16 +85,26 @@ def barrier() -> None:
         dist.barrier()
 
 
-def on_main(action: Callable[[], Any]) -> Any:
+def most(count: int, device: torch.device) -> int:
+    """The largest of the processes' numbers; ``device``: where they talk."""
+    if world_size() == 1:
+        return count
+    value = torch.tensor(count, device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return int(value)
+
+
+def on_main(action: Callable[[], Any], *, together: bool = False) -> Any:
     """The result of ``action`` on the main process, given to all; where it raises, all processes raise.
 
-    The result must be made of plain Python values.
+    The result must be made of plain Python values. ``together``: all processes call ``action``, since it takes weights
+    that are shared out among them; the main one's result counts.
     """
     if world_size() == 1:
         return action()
     outcome: list[Any] = [None, None]
     failure: Exception | None = None
-    if is_main():
+    if is_main() or together:
         try:
             outcome[0] = action()
         except NearfarError as error:

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from nearfar.training import checkpoints
 from nearfar.training.loading import Loader
 from nearfar.training.method import Batch, Logs, Method
 from nearfar.training.processes import barrier
-from nearfar.training.weights import load_weights, save_weights
+from nearfar.training.sharding import average_gradients, optimiser_part, whole
+from nearfar.training.weights import gather_weights, load_weights, save_weights
 
 
 class Trainer(transformers.Trainer):
@@ -35,6 +37,8 @@ class Trainer(transformers.Trainer):
       temperature), have ``objective_learning_rate`` and no weight decay.
     - Checkpoints are made aside and put in place when complete (:mod:`nearfar.training.checkpoints`); ``manifest`` goes
       with them. Weights are safetensors; no pickle of the arguments is written.
+    - The weights of a method that is sharded are not wrapped again; its checkpoints hold them, and what the optimiser
+      keeps of them, whole, as those of other methods do.
     - ``evaluate`` calls ``evaluator(step)``, which returns ``{measure: value}``; logs hold the rate and the method's.
     - The norm of the gradient is computed where it is needed (see :class:`nearfar.training.guard.Guard`), not always.
     """
@@ -64,6 +68,9 @@ class Trainer(transformers.Trainer):
         super().__init__(model=method, args=args, train_dataset=loader.dataset, callbacks=list(callbacks))
         for unwanted in (PrinterCallback, ProgressCallback):
             self.remove_callback(unwanted)
+        self._gathered: dict[str, Tensor] | None = None
+        if method.sharded:  # the method owns its weights: mixed precision is set up, and nothing is wrapped
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     # -- data, loss, optimiser ------------------------------------------------------------------------------------
 
@@ -74,6 +81,12 @@ class Trainer(transformers.Trainer):
         loss: Tensor
         loss, self.method_logs = model(inputs)
         self.batch_rows, self.batch_loss = inputs["rows"], loss.detach()
+        return loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super().training_step(*args, **kwargs)
+        if self.method.sharded:
+            average_gradients(self.method.parameters())
         return loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -146,6 +159,7 @@ class Trainer(transformers.Trainer):
         step, manifest = self.state.global_step, {**self.manifest, "seconds": self.clock.seconds}
         with self.clock.stopped(), checkpoints.writing(folder, step):
             os.makedirs(self._get_output_dir(), exist_ok=True)
+            self._gathered = gather_weights(self.method)
             super()._save_checkpoint(model, trial)
             barrier()
             if self.args.should_save:
@@ -154,12 +168,35 @@ class Trainer(transformers.Trainer):
             barrier()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        gathered, self._gathered = self._gathered, None
+        if not self.args.should_save:
+            return
         target = Path(output_dir) if output_dir else self.folder
         target.mkdir(parents=True, exist_ok=True)
-        save_weights(self.method, target / checkpoints.WEIGHTS)
+        save_weights(self.method, target / checkpoints.WEIGHTS, gathered)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.method, Path(resume_from_checkpoint) / checkpoints.WEIGHTS)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.method.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole(self.create_optimizer().state_dict())
+        assert self.lr_scheduler is not None
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / checkpoints.OPTIMIZER)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / checkpoints.SCHEDULER)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self.method.sharded:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer, place = self.create_optimizer(), Path(checkpoint)
+        state = torch.load(place / checkpoints.OPTIMIZER, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(optimiser_part(state, optimizer))
+        assert self.lr_scheduler is not None
+        self.lr_scheduler.load_state_dict(torch.load(place / checkpoints.SCHEDULER, weights_only=True))
 
 
 class Clock:
