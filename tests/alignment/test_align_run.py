@@ -271,6 +271,28 @@ def test_a_chosen_that_falls_while_the_margin_grows_is_told(place, tmp_path):
     assert json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))["warning"] == run.warning
 
 
+@pytest.mark.parametrize("reference", [True, False])
+def test_without_evaluation_single_batches_do_not_speak_for_the_run(tmp_path, reference):
+    """Which responses a batch holds changes their mean log-probability by more than training does."""
+    from nearfar.alignment.results import told
+
+    def said(falls: float, spread: float, steps: int = 60) -> str | None:
+        lines = []
+        for step in range(1, steps + 1):
+            of_batch = spread * (-1) ** step - falls * step / steps
+            line = {"step": step, "loss": 0.5, "margin": step / steps, "log_p_chosen": -80 + of_batch}
+            if reference:
+                line |= {"log_ratio_chosen": -falls * step / steps, "log_ratio": 0.0}
+            lines.append(json.dumps(line) + "\n")
+        (tmp_path / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+        return told(tmp_path, {}, {})
+
+    assert said(falls=0.1, spread=30) is None
+    assert said(falls=0.1, spread=30, steps=4) is None
+    assert "fell by" in (said(falls=10, spread=0.5) or "")
+    assert (said(falls=10, spread=30) is None) is not reference
+
+
 def test_the_best_weights_are_kept_where_that_is_asked(place, tmp_path):
     common = {"evaluate": str(place / "held-out.jsonl"), "steps": 12, "evaluate_every": 2, "learning_rate": 1e-2}
     best = start(place, tmp_path / "best", keep_best=True, **common)

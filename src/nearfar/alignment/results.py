@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
 from nearfar.alignment.exporting import export, trained_policy
@@ -24,6 +25,9 @@ from nearfar.training.running import metrics_of_complete
 
 if TYPE_CHECKING:
     from nearfar.alignment.fit import Fitted
+
+_BATCHES = 3
+"""From how many logged batches on their spread is known well enough."""
 
 
 @dataclass
@@ -110,7 +114,7 @@ def _write(
     say: Callable[[str], None],
 ) -> str | None:
     """Metrics and report; what is said of the chosen."""
-    warning = _told(path, before.measures, after)
+    warning = told(path, before.measures, after)
     if warning is not None:
         say(f"warning: {warning}")
     metrics: dict[str, Any] = {
@@ -130,7 +134,7 @@ def _write(
     return warning
 
 
-def _told(path: Path, before: Measures, after: Measures) -> str | None:
+def told(path: Path, before: Measures, after: Measures) -> str | None:
     """What is said of chosen and rejected: by the evaluation data, or else by the batches of the run."""
     if before and after:
         return verdict_of(_values(before), _values(after))
@@ -138,21 +142,31 @@ def _told(path: Path, before: Measures, after: Measures) -> str | None:
     logged = [line for line in lines if "margin" in line]
     if len(logged) < 2:
         return None
-    # single batches differ in what they hold; tenths of the run hold nearly the same
     some = max(1, len(logged) // 10)
-    return verdict_of(_mean(logged[:some]), _mean(logged[-some:]))
+    first, last = logged[:some], logged[-some:]
+    if all("log_ratio_chosen" in line for line in logged):  # of the same responses, whichever a batch holds
+        seen = ("log_ratio_chosen", "margin", "log_ratio")
+    elif _differ([line["log_p_chosen"] for line in first], [line["log_p_chosen"] for line in last]):
+        seen = ("log_p_chosen", "margin", "log_ratio")
+    else:
+        return None
+    return verdict_of(_mean(first, seen), _mean(last, seen))
+
+
+def _differ(first: Sequence[float], last: Sequence[float]) -> bool:
+    """Whether the means of batches, which hold different responses, are more than two standard errors apart."""
+    if min(len(first), len(last)) < _BATCHES:
+        return False
+    error: float = (variance(first) / len(first) + variance(last) / len(last)) ** 0.5
+    return abs(fmean(first) - fmean(last)) > 2 * error
 
 
 def _values(measures: Measures) -> dict[str, float]:
     return {name: float(measure["value"]) for name, measure in measures.items()}
 
 
-def _mean(lines: list[Mapping[str, Any]]) -> dict[str, float]:
-    return {
-        name: sum(float(line[name]) for line in lines) / len(lines)
-        for name in ("log_p_chosen", "log_ratio_chosen", "margin", "log_ratio")
-        if all(name in line for line in lines)
-    }
+def _mean(lines: list[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    return {name: fmean(float(line[name]) for line in lines) for name in names if all(name in line for line in lines)}
 
 
 def _report(path: Path, say: Callable[[str], None]) -> None:
