@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,14 @@ def looked_at(model, *rest, **more):
     assert held < 0.6 * sum(each.numel() for each in model.parameters())
 sharding.shard = looked_at
 for asked in json.load(open(sys.argv[1])):
-    stop, diverges, told = (asked.pop(name, None) for name in ("stop", "diverges", "told"))
+    stop, diverges, told, fails = (asked.pop(name, None) for name in ("stop", "diverges", "told", "fails"))
+    if fails is not None:
+        score = AlignmentMethod.score
+        def failing(self, *given, **more):
+            if processes.rank() == fails:
+                raise RuntimeError("this process failed alone")
+            return score(self, *given, **more)
+        AlignmentMethod.score = failing
     def after_step(self, step):
         if step == stop:
             raise KeyError("stopped here")
@@ -49,7 +57,7 @@ for asked in json.load(open(sys.argv[1])):
     finally:
         for name in told or {}:
             del os.environ[name]
-    assert run.ended == "all steps" and not diverges and stop is None
+    assert run.ended == ("early stop" if settings.early_stop else "all steps") and not diverges and stop is None
     shared = settings.shard or settings.resume or told
     assert (run.policy is None) == bool(shared and not processes.is_main())
 """
@@ -64,6 +72,9 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "tokens": ("pairs", "sft", {"chunk_size": 2}),
     "shift": ("pairs", "bco-pair", {"max_gradient_norm": 0.01}),
     "other": ("pairs", "dpo", {"reference": "model"}),
+    "stops": ("pairs", "simpo", {"evaluate": "pairs", "early_stop": 1, "evaluate_every": 1, "learning_rate": 1e-9}),
+    "head": ("pairs", "ipo", {"lora": True, "lora_targets": "lm_head", "chunk_size": 2}),
+    "half": ("pairs", "dpo", {"lora": True, "precision": "bf16", "chunk_size": 2}),
 }
 
 
@@ -73,9 +84,12 @@ def free_port() -> int:
         return int(place.getsockname()[1])
 
 
-def losses(folder: Path) -> list[tuple[int, float]]:
+def logged(folder: Path, name: str = "loss") -> list[float]:
+    """What was logged of each step."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    found = [(line["step"], line[name]) for line in lines if name in line]
+    assert [step for step, _ in found] == list(range(1, len(found) + 1))
+    return [value for _, value in found]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -108,12 +122,17 @@ def on_two_processes(folder: Path, asked: list[dict[str, Any]]) -> None:
         timeout=280,
         check=False,
     )
-    assert process.returncode == 0, process.stderr.decode()[-4000:]
+    assert process.returncode == 0, process.stderr.decode()[-12000:]
 
 
-def assert_same(one: Path, two: Path) -> None:
-    for (step, value), (again, other) in zip(losses(one), losses(two), strict=True):
-        assert (step, value) == (again, pytest.approx(other, abs=2e-5))
+def assert_same(one: Path, two: Path, *, half: bool = False) -> None:
+    if half:
+        for name in ("loss", "gradient_norm"):
+            assert logged(one, name) == pytest.approx(logged(two, name), rel=0.05)
+        return
+    assert logged(one) == pytest.approx(logged(two), abs=2e-5)
+    # weights do not tell by how much a gradient was multiplied: AdamW and clipping do not care
+    assert logged(one, "gradient_norm") == pytest.approx(logged(two, "gradient_norm"), rel=1e-4)
     expected, found = weights(one), weights(two)
     assert expected.keys() == found.keys()
     for key, value in expected.items():
@@ -164,7 +183,8 @@ def two(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
     told = {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
     every.append(asked("tokens", "told") | {"told": told})
-    every.append(asked("parts", "half", shard=True, precision="bf16"))
+    every.append(asked("parts", "mixed", **{**RESUMED, "shard": False}) | {"stop": 3})
+    every.append(asked("parts", "mixed", **RESUMED) | {"resume": True})
     diverging = {"learning_rate": 1e30, "max_gradient_norm": 0.0, "shard": True}
     every.append(asked("parts", "diverging", **diverging) | {"diverges": True})
     on_two_processes(folder, every)
@@ -175,7 +195,7 @@ def two(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", ["replicated", "sharded"])
 def test_two_processes_follow_the_trajectory_of_one(one: Path, two: Path, kind: str, name: str) -> None:
     """With an odd number of rows in a batch, so that the processes' parts differ in size (and in their chunks)."""
-    assert_same(one / name, two / kind / name)
+    assert_same(one / name, two / kind / name, half=name == "half")
 
 
 @pytest.mark.parametrize("name", ["parts", "value"])
@@ -184,7 +204,7 @@ def test_a_sharded_run_resumes_to_the_same_weights(two: Path, monkeypatch: pytes
     expected, found = weights(two / "straight" / name), weights(two / "broken" / name)
     assert expected.keys() == found.keys()
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
-    assert losses(two / "straight" / name) == losses(two / "broken" / name)
+    assert logged(two / "straight" / name) == logged(two / "broken" / name)
     monkeypatch.setattr(report, "write", lambda folder: folder)
     alone = two / "alone" / name
     run = alignment.align(alignment.AlignmentSettings(output=str(alone), resume=True, device="cpu"))
@@ -206,9 +226,14 @@ def test_a_sharded_run_that_diverges_leaves_good_weights(two: Path) -> None:
     assert all(bool(torch.isfinite(value).all()) for value in good.values())
 
 
-def test_half_precision_is_shared_out_too(one: Path, two: Path) -> None:
-    """Its losses are those of float32 within what bfloat16 rounds, its weights float32."""
-    expected, found = losses(one / "parts"), losses(two / "half" / "parts")
-    assert found != expected
-    assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], abs=0.02)
-    assert all(value.dtype == torch.float32 for value in weights(two / "half" / "parts").values())
+def test_a_run_that_was_not_sharded_goes_on_sharded(two: Path) -> None:
+    assert_same(two / "straight" / "parts", two / "mixed" / "parts")
+
+
+def test_a_process_that_fails_alone_does_not_hang_the_others(place: Path, tmp_path: Path) -> None:
+    """They wait for its part of a layer, and it must not wait for them."""
+    asked = asked_of(place, "parts", tmp_path / "run", shard=True).to_dict() | {"fails": 1}
+    began = time.monotonic()
+    with pytest.raises(AssertionError, match="failed alone"):
+        on_two_processes(tmp_path, [asked])
+    assert time.monotonic() - began < 120

@@ -271,10 +271,21 @@ def test_a_chosen_that_falls_while_the_margin_grows_is_told(place, tmp_path):
     assert json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))["warning"] == run.warning
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_before_the_first_step_nothing_is_preferred(place, tmp_path, precision):
+    """In half precision scores hang on which rows are computed together, and the policy would seem to prefer some."""
+    held_out = str(place / "held-out.jsonl")
+    run = start(place, tmp_path / "run", evaluate=held_out, precision=precision, steps=2)
+    assert run.before["accuracy"]["value"] == 0.5
+    assert run.before["margin"]["value"] == run.before["log_ratio"]["value"] == 0
+    assert run.before["log_p_chosen"]["value"] == pytest.approx(run.after["log_p_chosen"]["value"], abs=2)
+    assert run.after["margin"]["value"] != 0
+
+
 @pytest.mark.parametrize("reference", [True, False])
 def test_without_evaluation_single_batches_do_not_speak_for_the_run(tmp_path, reference):
     """Which responses a batch holds changes their mean log-probability by more than training does."""
-    from nearfar.alignment.results import told
+    from nearfar.alignment.results import verdict_of_run
 
     def said(falls: float, spread: float, steps: int = 60) -> str | None:
         lines = []
@@ -285,7 +296,7 @@ def test_without_evaluation_single_batches_do_not_speak_for_the_run(tmp_path, re
                 line |= {"log_ratio_chosen": -falls * step / steps, "log_ratio": 0.0}
             lines.append(json.dumps(line) + "\n")
         (tmp_path / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
-        return told(tmp_path, {}, {})
+        return verdict_of_run(tmp_path, {}, {})
 
     assert said(falls=0.1, spread=30) is None
     assert said(falls=0.1, spread=30, steps=4) is None

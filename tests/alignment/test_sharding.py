@@ -41,16 +41,15 @@ def rows() -> list[TokenisedRow]:
     return [TokenisedRow(drawn(4), (drawn(3), drawn(2))), TokenisedRow(drawn(2), (drawn(1), drawn(5)))]
 
 
-def model() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return tiny_language_model(vocabulary=20, width=16).train()
+def model(*, tied: bool = True) -> nn.Module:
+    return tiny_language_model(vocabulary=20, width=16, tied=tied).train()
 
 
 @pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shared_prefix", [False, True])
-def test_scores_and_gradients_are_those_of_whole_weights(shared_prefix: bool) -> None:
-    plain, sharded = model(), model()
+def test_scores_and_gradients_are_those_of_whole_weights(shared_prefix: bool, tied: bool) -> None:
+    plain, sharded = model(tied=tied), model(tied=tied)
     shard(sharded, CPU)
     assert all(isinstance(each, DTensor) for each in sharded.parameters())
     asked = {"shared_prefix": shared_prefix, "tokens": True, "hidden": True}
@@ -121,6 +120,14 @@ def test_layers_are_what_the_architecture_keeps_together(monkeypatch: pytest.Mon
     monkeypatch.setattr(made, "_no_split_modules", None)
     with pytest.raises(ModelError, match="layers of LlamaForCausalLM are not known"):
         layers(made)
+
+
+@pytest.mark.usefixtures("group")
+def test_what_cannot_be_sharded_is_said() -> None:
+    made = model()
+    made.register_parameter("scale", nn.Parameter(torch.ones(())))
+    with pytest.raises(ModelError, match="weights of LlamaForCausalLM cannot be sharded"):
+        shard(made, CPU)
 
 
 def test_the_launcher_is_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def fill(run: Prepared, path: Path, say: Say) -> int | None:
     tables = {"training": run.table}
     if run.evaluation_table is not None:
         tables["evaluation"] = run.evaluation_table
-    with _precision(run):
+    with run.precision():
         for name, made in tables.items():
             if run.need.reference:
                 made.of_responses[names.REFERENCE] = _reference(run, model, made.tokens, path, f"{name} data", say)
@@ -133,14 +132,16 @@ def _response_embeddings(run: Prepared, model: nn.Module) -> Tensor:
     if run.settings.prompts != "model":
         texts = [plain(text) for place in run.table.tokens.index.tolist() for text in run.data[place].responses]
         return _encoded(run, texts)
-    return _in_batches(model, run.table, lambda scores: [_hidden(scores).response], hidden=True)[0]
+    with run.precision():
+        return _in_batches(model, run.table, lambda scores: [_hidden(scores).response], hidden=True)[0]
 
 
 def _prompt_states(run: Prepared, model: nn.Module) -> Tensor:
     """What says how alike two prompts are: an encoder's embeddings, or means of the reference's last hidden states."""
     if run.settings.prompts != "model":
         return _encoded(run, [plain(run.data[place].prompt) for place in run.table.tokens.index.tolist()])
-    return _in_batches(model, run.table, lambda scores: [_hidden(scores).prompt], hidden=True, of_rows=True)[0]
+    with run.precision():
+        return _in_batches(model, run.table, lambda scores: [_hidden(scores).prompt], hidden=True, of_rows=True)[0]
 
 
 def _hidden(scores: FlatScores) -> HiddenStates:
@@ -181,10 +182,3 @@ def _in_batches(
 
 def _layout(run: Prepared) -> Any:
     return {"auto": "auto", "shared": True, "repeated": False}[run.settings.layout]
-
-
-def _precision(run: Prepared) -> AbstractContextManager[Any]:
-    """The precision in which the policy will be trained."""
-    if run.resolved.precision == "bf16":
-        return torch.autocast(run.device.type, dtype=torch.bfloat16)
-    return nullcontext()

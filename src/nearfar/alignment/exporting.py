@@ -7,7 +7,7 @@ from typing import Any
 
 from nearfar.alignment.adapters import write_adapter, write_merged
 from nearfar.alignment.method import AlignmentMethod
-from nearfar.alignment.prepare import Prepared, policy_of
+from nearfar.alignment.prepare import Prepared, folder_sha256, policy_of
 from nearfar.encoders.language_model import write_language_model
 from nearfar.errors import TrainingError
 from nearfar.training import folder as run_folder
@@ -26,17 +26,20 @@ def trained_policy(run: Prepared, method: AlignmentMethod) -> Any:
     gathered = gather_weights(method)
     if gathered is None:
         return run.policy
-    if not processes.is_main():
-        return None
-    policy, _ = policy_of(run.settings, Path(run.resolved.model), device="cpu")
     lead = f"{method.main_part}."
     weights = {name.removeprefix(lead): value for name, value in gathered.items() if name.startswith(lead)}
-    other = policy.load_state_dict(weights, strict=False).unexpected_keys
-    if other:
-        raise TrainingError(
-            f"the model has changed since the run began: it has no {other[0]}", where=run.resolved.model
-        )
-    return policy
+    made: list[Any] = []
+
+    def assemble() -> None:
+        folder = Path(run.resolved.model)
+        if folder_sha256(folder) != run.fingerprints["model"]["sha256"]:
+            raise TrainingError("the model has changed since the run began", where=str(folder), hint="restore it")
+        policy, _ = policy_of(run.settings, folder, device="cpu")
+        policy.load_state_dict(weights, strict=False)
+        made.append(policy)
+
+    processes.on_main(assemble)
+    return made[0] if made else None
 
 
 def write_policy(policy: Any, run: Prepared, place: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nearfar.alignment.exporting import trained_policy, write_policy
-from nearfar.alignment.inputs import ResponseBatches
+from nearfar.alignment.inputs import ResponseBatches, Table
 from nearfar.alignment.judging import judge
 from nearfar.alignment.method import AlignmentMethod
 from nearfar.alignment.prepare import Prepared
@@ -29,6 +29,8 @@ from nearfar.training.loop import Course, Outcome, Start, go
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from nearfar.evaluation import Evaluation
 
 
 @dataclass
@@ -86,11 +88,17 @@ def fit(path: Path, run: Prepared, method: AlignmentMethod, *, main: str | None,
     return fitted
 
 
-def judge_of(run: Prepared) -> Any:
-    """How the run's evaluation data are evaluated."""
+def judge_of(run: Prepared, *, before: bool = False) -> Any:
+    """How the run's evaluation data are evaluated; ``before``: before the first step."""
     assert run.evaluation is not None
     kind, seed = run.evaluation.kind, run.settings.seed
-    return lambda method, made: judge(method, made, kind, seed=seed)
+    unchanged = before and run.need.reference and run.reference is None
+
+    def judged(method: AlignmentMethod, made: Table) -> Evaluation:
+        with run.precision():
+            return judge(method, made, kind, seed=seed, unchanged=unchanged)
+
+    return judged
 
 
 def _course(path: Path, run: Prepared) -> Course:
@@ -120,10 +128,14 @@ def _guard(path: Path, run: Prepared, method: AlignmentMethod) -> Guard:
     def save(step: int, report: dict[str, Any]) -> str | None:
         good = path / run_folder.CHECKPOINTS / run_folder.LAST_GOOD
         policy = trained_policy(run, method)
-        if processes.is_main():
+
+        def write() -> str:
             write_policy(policy, run, good)
             write_json(path / "failure.json", {**report, "weights_before": str(good)})
-        return str(good)
+            return str(good)
+
+        written: str = processes.on_main(write)  # all wait: what ends first ends the others
+        return written
 
     def describe(row: int) -> str:
         return plain(run.data[int(run.table.tokens.index[row])].prompt)

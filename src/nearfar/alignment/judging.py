@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearfar.alignment.columns import LENGTH, SCORE, SIDE, Columns
+from nearfar.alignment.columns import LENGTH, REFERENCE, SCORE, SIDE, Columns
 from nearfar.alignment.inputs import Table
 from nearfar.alignment.method import AlignmentMethod
 from nearfar.alignment.watch import rewards
@@ -24,8 +24,10 @@ MAIN = {"pairs": "accuracy", "unpaired": "auc", "demonstrations": "log_p_token"}
 """The main measure by kind of data; of lists, "accuracy" as well."""
 
 
-def judge(method: AlignmentMethod, made: Table, kind: str, *, seed: int = 0) -> Evaluation:
+def judge(method: AlignmentMethod, made: Table, kind: str, *, seed: int = 0, unchanged: bool = False) -> Evaluation:
     """Evaluate ``method`` on the preferences of ``made``, whose ``kind`` decides what is measured.
+
+    ``unchanged``: its policy is the reference still, so that what the reference says is taken for what it says.
 
     - ``accuracy`` (pairs and lists; main): of each row's pairs of responses with different scores, the share in which
       the better has the larger implicit reward (:func:`nearfar.alignment.watch.rewards`); equal rewards, as all are
@@ -38,7 +40,7 @@ def judge(method: AlignmentMethod, made: Table, kind: str, *, seed: int = 0) -> 
     without a single pair to order.
     """
     columns = made.columns()
-    sums = _scored(method, made)
+    sums = columns.of_responses[REFERENCE] if unchanged else _scored(method, made)
     reward = rewards(columns, sums, per_token=method.reading.per_token)
     side, length = columns.of_responses[SIDE], columns.of_responses[LENGTH]
     values: dict[str, Tensor] = {}
@@ -53,7 +55,7 @@ def judge(method: AlignmentMethod, made: Table, kind: str, *, seed: int = 0) -> 
     values["log_p_chosen"] = sums[side > 0]
     if bool((side < 0).any()):
         values["log_p_rejected"] = sums[side < 0]
-    if "reference" in columns.of_responses:
+    if REFERENCE in columns.of_responses:
         values["log_ratio"] = rewards(columns, sums)
     items = {name: _numbers(value) for name, value in values.items()}
     return Evaluation(

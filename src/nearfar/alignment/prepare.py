@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,12 @@ class Prepared:
     def sharded(self) -> bool:
         """Whether processes share out the models' weights among them."""
         return self.settings.shard and processes.world_size() > 1
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Inside this models compute as they do in training, so that policy and reference agree."""
+        if self.resolved.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
 
     @property
     def run(self) -> str:

@@ -56,22 +56,23 @@ def before_training(path: Path, run: Prepared, method: AlignmentMethod) -> Befor
     if "before" in known:
         return Before(known["main"], known["before"], known.get("seconds", {}).get("before", 0.0))
     began = time.perf_counter()
-    main, measures = _judged(run, method)
+    main, measures = _judged(run, method, before=True)
     before = Before(main, measures, time.perf_counter() - began)
     held = {"main": main, "before": measures, "seconds": {"before": before.seconds}}
     processes.on_main(lambda: write_json(path / run_folder.METRICS, held))
     return before
 
 
-def _judged(run: Prepared, method: AlignmentMethod) -> tuple[str, Measures]:
+def _judged(run: Prepared, method: AlignmentMethod, *, before: bool = False) -> tuple[str, Measures]:
     """The name of the main measure, and all measures, of the evaluation data."""
     from nearfar.alignment.fit import judge_of
 
     def judge() -> tuple[str, Measures]:
-        found = judge_of(run)(method, run.evaluation_table)
+        found = judge_of(run, before=before)(method, run.evaluation_table)
         return found.main, found.to_dict()
 
-    judged: tuple[str, Measures] = processes.on_main(judge, together=run.sharded)
+    called = processes.together if run.sharded else processes.on_main
+    judged: tuple[str, Measures] = called(judge)
     return judged
 
 
@@ -114,7 +115,7 @@ def _write(
     say: Callable[[str], None],
 ) -> str | None:
     """Metrics and report; what is said of the chosen."""
-    warning = told(path, before.measures, after)
+    warning = verdict_of_run(path, before.measures, after)
     if warning is not None:
         say(f"warning: {warning}")
     metrics: dict[str, Any] = {
@@ -134,7 +135,7 @@ def _write(
     return warning
 
 
-def told(path: Path, before: Measures, after: Measures) -> str | None:
+def verdict_of_run(path: Path, before: Measures, after: Measures) -> str | None:
     """What is said of chosen and rejected: by the evaluation data, or else by the batches of the run."""
     if before and after:
         return verdict_of(_values(before), _values(after))

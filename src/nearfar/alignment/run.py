@@ -31,10 +31,10 @@ class AlignmentRun(Interruptible):
     """What an alignment run made.
 
     ``folder``: its run folder; ``policy``, ``tokenizer``: the model as trained (peft's wrapper with an adapter), None
-    for a run that was complete already, and where weights were shared out on all processes but the main one; ``steps``
-    done; ``ended``: "all steps", "early stop", or the name of the signal that interrupted it; ``before`` and ``after``:
-    measures, empty without evaluation data, ``main`` the name of the main one; ``seconds``: "training", "total", ...;
-    ``warning``: what is said of the chosen responses where they fell.
+    for a run that was complete already, and where weights are shared out for one that was interrupted and on all
+    processes but the main one; ``steps`` done; ``ended``: "all steps", "early stop", or the name of the signal that
+    interrupted it; ``before`` and ``after``: measures, empty without evaluation data, ``main`` the name of the main
+    one; ``seconds``: "training", "total", ...; ``warning``: what is said of the chosen responses where they fell.
     """
 
     folder: Path

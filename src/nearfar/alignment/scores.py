@@ -22,7 +22,7 @@ from nearfar.errors import ModelError, UsageError
 SharedPrefix = bool | Literal["auto"]
 
 SHARDED = "sharded_scores"
-"""The method of a model with shared out weights that is :func:`scores_of` with whole ones (see
+"""The method of a model with shared out weights that is :func:`parts_of_scores` with whole ones (see
 :mod:`nearfar.alignment.sharding`)."""
 
 
@@ -125,13 +125,15 @@ def response_scores(
     """
     packed = _layout(model, rows, shared_prefix)(rows).to(next(model.parameters()).device)
     asked: dict[str, Any] = {"tokens": tokens, "hidden": hidden, "temperature": temperature, "chunk": chunk}
-    sharded: Any = model
     if not hasattr(model, SHARDED):
         return scores_of(model, packed, len(rows), **asked)
-    found: FlatScores = getattr(sharded, SHARDED)(packed, len(rows), **asked)
+    sharded: Any = model
+    *found, means = getattr(sharded, SHARDED)(packed, len(rows), **asked)
     if not torch.is_grad_enabled():
         sharded.reshard()  # which a backward pass does otherwise
-    return found
+    log_probability, length, row, of_tokens = found
+    states = None if means is None else HiddenStates(*means)
+    return FlatScores(log_probability, length, row, len(rows), of_tokens, states)
 
 
 def _layout(model: nn.Module, rows: Sequence[Tokenised], shared_prefix: SharedPrefix) -> Any:
@@ -178,6 +180,14 @@ def scores_of(
     total = scores.matrix().sum(1)
     means = _means(flat, packed, scores.mask, rows) if hidden else None
     return FlatScores(total, packed.length, packed.row, rows, found if tokens else None, means)
+
+
+def parts_of_scores(model: nn.Module, packed: Packed, rows: int, **asked: Any) -> tuple[Any, ...]:
+    """:func:`scores_of` as tensors: log-probabilities, lengths, rows, tokens, and the means of hidden states. Torch has
+    to find those with a gradient in what a sharded model gives, and looks into tuples alone."""
+    found = scores_of(model, packed, rows, **asked)
+    means = None if found.hidden is None else tuple(vars(found.hidden).values())
+    return found.log_probability, found.length, found.row, found.tokens, means
 
 
 def _rows(values: Tensor, mask: Tensor) -> Tensor:

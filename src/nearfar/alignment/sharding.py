@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from nearfar.alignment.body import causal_model, head_of
-from nearfar.alignment.scores import SHARDED, scores_of, supports_shared_prefix
+from nearfar.alignment.body import architecture, causal_model, head_of
+from nearfar.alignment.scores import SHARDED, parts_of_scores, response_scores, supports_shared_prefix
+from nearfar.data.preferences.tokens import TokenisedRow
 from nearfar.errors import ModelError
 from nearfar.training import processes
 
@@ -47,7 +49,8 @@ def shard(model: nn.Module, device: torch.device, *, half: bool = False) -> None
     bfloat16 copies of the float32 weights, gradients are added up in float32. From here on the model says by
     :func:`nearfar.alignment.scores.response_scores` alone how probable responses are.
 
-    Raises :class:`ModelError` for an architecture whose layers are not known.
+    Raises :class:`ModelError` for an architecture whose layers are not known, or that has parameters which are single
+    numbers.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -57,11 +60,20 @@ def shard(model: nn.Module, device: torch.device, *, half: bool = False) -> None
     supports_shared_prefix(model)
     mesh: DeviceMesh = init_device_mesh(device.type, (processes.world_size(),))
     numbers: dict[str, Any] = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if half else {}
-    for layer in layers(model):
-        fully_shard(layer, mesh=mesh, mp_policy=MixedPrecisionPolicy(**numbers))
-    fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(**numbers, cast_forward_inputs=False))
-    setattr(model, SHARDED, MethodType(scores_of, model))
+    try:
+        for layer in layers(model):
+            fully_shard(layer, mesh=mesh, mp_policy=MixedPrecisionPolicy(**numbers))
+        fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(**numbers, cast_forward_inputs=False))
+    except ValueError as error:  # parameters that are single numbers
+        raise ModelError(
+            f"the weights of {architecture(model)} cannot be sharded: {error}", where="--shard", hint="leave it out"
+        ) from error
+    setattr(model, SHARDED, MethodType(parts_of_scores, model))
     register_fsdp_forward_method(model, SHARDED)
+    # torch looks at the first pass which parameters are trained; that of a reference has its adapters switched off
+    token = np.zeros(1, np.int32)
+    with torch.no_grad():
+        response_scores(model, [TokenisedRow(token, (token,))])
 
 
 def layers(model: nn.Module) -> list[nn.Module]:

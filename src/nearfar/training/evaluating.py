@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from nearfar.files import atomic_folder, write_json
 from nearfar.training import checkpoints
 from nearfar.training.method import Method
-from nearfar.training.processes import is_main, on_main
+from nearfar.training.processes import is_main, on_main, together
 
 if TYPE_CHECKING:
     from nearfar.evaluation import Evaluation
@@ -64,7 +64,8 @@ class Evaluator:
 
     def __call__(self, step: int) -> dict[str, float]:
         """Evaluate after ``step``: ``{measure: value}``, on every process."""
-        found = on_main(lambda: self._evaluate().to_dict(), together=self.method.sharded)
+        called = together if self.method.sharded else on_main
+        found = called(lambda: self._evaluate().to_dict())
         value = found[self.main]["value"]
         self.history.append((step, value))
         if self.keep and on_main(lambda: value > self._best_value()):

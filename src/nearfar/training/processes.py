@@ -20,6 +20,7 @@ PATIENCE = timedelta(hours=3)
 """How long processes wait for each other; the main one evaluates alone."""
 
 _LAST_WORK = 0.1
+"""Seconds in which threads let go of what they did last."""
 
 SHARDS = "ACCELERATE_USE_FSDP"
 """What ``accelerate launch --use_fsdp`` says to the processes that it starts."""
@@ -94,17 +95,29 @@ def most(count: int, device: torch.device) -> int:
     return int(value)
 
 
-def on_main(action: Callable[[], Any], *, together: bool = False) -> Any:
+def together(action: Callable[[], Any]) -> Any:
+    """The result of ``action`` on the main process, given to all, where every process calls it: it takes weights that
+    are shared out among them.
+
+    The result must be made of plain Python values. A process on which it raises does not wait for the others, which
+    may wait for its part: what started them ends them.
+    """
+    result = [action()]
+    if world_size() > 1:
+        dist.broadcast_object_list(result, src=0)
+    return result[0]
+
+
+def on_main(action: Callable[[], Any]) -> Any:
     """The result of ``action`` on the main process, given to all; where it raises, all processes raise.
 
-    The result must be made of plain Python values. ``together``: all processes call ``action``, since it takes weights
-    that are shared out among them; the main one's result counts.
+    The result must be made of plain Python values.
     """
     if world_size() == 1:
         return action()
     outcome: list[Any] = [None, None]
     failure: Exception | None = None
-    if is_main() or together:
+    if is_main():
         try:
             outcome[0] = action()
         except NearfarError as error:

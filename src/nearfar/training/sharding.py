@@ -12,15 +12,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nearfar.training.processes import is_main, world_size
+
+
+def is_part(value: Any) -> bool:
+    """Whether ``value`` is this process's part of a tensor: a ``DTensor``, whose import takes a while."""
+    return hasattr(value, "full_tensor")
 
 
 def whole(values: Any) -> Any:
     """``values`` (tensors, and dictionaries, lists and tuples of them) with whole tensors on the CPU in the place of
     shared ones: on the main process; on others such tensors are None, so that they need no memory for them."""
-    if isinstance(values, DTensor):
+    if is_part(values):
         value = values.full_tensor()
         return value.cpu() if is_main() else None
     if isinstance(values, dict):
@@ -32,17 +36,19 @@ def whole(values: Any) -> Any:
 
 def full(value: Tensor) -> Tensor:
     """``value`` whole, on every process."""
-    found: Tensor = value.full_tensor() if isinstance(value, DTensor) else value
-    return found
+    found: Any = value
+    return found.full_tensor() if is_part(value) else value
 
 
 def part(value: Tensor, like: Tensor) -> Tensor:
     """This process's part of ``value``, which every process holds, shared out as ``like`` is; ``value`` itself where
     ``like`` is not."""
-    if not isinstance(like, DTensor):
+    if not is_part(like):
         return value
-    moved = value.to(like.device, like.dtype)
-    return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
+    from torch.distributed.tensor import distribute_tensor
+
+    place: Any = like
+    return distribute_tensor(value.to(like.device, like.dtype), place.device_mesh, place.placements, src_data_rank=None)
 
 
 def optimiser_part(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Give the parameters that every process holds whole the mean of the processes' gradients; those of shared ones are
     means already."""
     for parameter in parameters:
-        if isinstance(parameter, DTensor) or not parameter.requires_grad:
+        if is_part(parameter) or not parameter.requires_grad:
             continue
         if parameter.grad is None:  # another process may have one
             parameter.grad = torch.zeros_like(parameter)
@@ -77,8 +83,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """The Euclidean norm of all gradients (0 without one), of shared parameters and of others."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    shared = [each for each in gradients if isinstance(each, DTensor)]
-    others = [each for each in gradients if not isinstance(each, DTensor)]
+    shared = [each for each in gradients if is_part(each)]
+    others = [each for each in gradients if not is_part(each)]
     if not shared:
         return nn.utils.get_total_norm(others)
     norm = full(nn.utils.get_total_norm(shared))
@@ -89,6 +95,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], most: float, norm: Tensor
     """Scale all gradients so that their norm, which is ``norm``, is at most ``most``."""
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
     for parameter in parameters:
-        groups[isinstance(parameter.grad, DTensor)].append(parameter)
+        groups[is_part(parameter.grad)].append(parameter)
     for group in groups:
         nn.utils.clip_grads_with_norm_(group, most, norm)

@@ -193,7 +193,7 @@ class Trainer(transformers.Trainer):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         optimizer, place = self.create_optimizer(), Path(checkpoint)
-        state = torch.load(place / checkpoints.OPTIMIZER, map_location="cpu", weights_only=True)
+        state = torch.load(place / checkpoints.OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)
         optimizer.load_state_dict(optimiser_part(state, optimizer))
         assert self.lr_scheduler is not None
         self.lr_scheduler.load_state_dict(torch.load(place / checkpoints.SCHEDULER, weights_only=True))
