@@ -19,11 +19,8 @@ from nearfar.alignment.prepare import Prepared
 from nearfar.alignment.readings import reading_of
 from nearfar.alignment.watch import look
 from nearfar.data.preferences.rows import plain
-from nearfar.files import write_json
-from nearfar.training import folder as run_folder
-from nearfar.training import processes
 from nearfar.training.evaluating import Evaluator
-from nearfar.training.guard import Guard
+from nearfar.training.guard import Guard, write_last_good
 from nearfar.training.loading import Loader
 from nearfar.training.loop import Course, Outcome, Start, go
 
@@ -126,16 +123,8 @@ def _course(path: Path, run: Prepared) -> Course:
 
 def _guard(path: Path, run: Prepared, method: AlignmentMethod) -> Guard:
     def save(step: int, report: dict[str, Any]) -> str | None:
-        good = path / run_folder.CHECKPOINTS / run_folder.LAST_GOOD
         policy = trained_policy(run, method)
-
-        def write() -> str:
-            write_policy(policy, run, good)
-            write_json(path / "failure.json", {**report, "weights_before": str(good)})
-            return str(good)
-
-        written: str = processes.on_main(write)  # all wait: what ends first ends the others
-        return written
+        return write_last_good(path, report, lambda good: write_policy(policy, run, good))
 
     def describe(row: int) -> str:
         return plain(run.data[int(run.table.tokens.index[row])].prompt)

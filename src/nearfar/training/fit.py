@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nearfar.files import write_json
 from nearfar.training import folder as run_folder
-from nearfar.training import processes
 from nearfar.training.evaluating import Evaluator, Judge
-from nearfar.training.guard import Guard
+from nearfar.training.guard import Guard, write_last_good
 from nearfar.training.loading import Loader
 from nearfar.training.loop import Course, Outcome, Start, go
 from nearfar.training.method import ContrastiveMethod
@@ -181,11 +179,7 @@ def _guard(path: Path, run: Prepared, keep: bool) -> Guard:
     from nearfar import encoders
 
     def save(step: int, report: dict[str, Any]) -> str | None:
-        good = path / run_folder.CHECKPOINTS / run_folder.LAST_GOOD
-        if processes.is_main():
-            encoders.save(run.encoder, good, overwrite=True)
-            write_json(path / "failure.json", {**report, "weights_before": str(good)})
-        return str(good)
+        return write_last_good(path, report, lambda good: encoders.save(run.encoder, good, overwrite=True))
 
     def describe(row: int) -> str:
         return next(value for value in run.examples[row].values() if isinstance(value, str))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from nearfar.contrast.temperature import Temperature
 from nearfar.errors import TrainingError
+from nearfar.files import write_json
+from nearfar.training import folder as run_folder
 from nearfar.training import processes
 from nearfar.training.method import ContrastiveMethod, Method
 from nearfar.training.sharding import clip_gradients, gradient_norm
@@ -103,6 +106,20 @@ class Guard(TrainerCallback):
             excerpt = " ".join(self.describe(chosen[0]).split())
             text = f"; row {chosen[0]}: {excerpt[:_SHOWN_CHARACTERS]!r}"
         return f"data rows {numbers} ({lead}){text}"
+
+
+def write_last_good(path: Path, report: dict[str, Any], write: Callable[[Path], None]) -> str:
+    """What a run in ``path`` leaves that diverges: its weights so far, which ``write`` writes into the folder that is
+    returned, and failure.json. All processes wait for the main one: what ends first ends the others."""
+    good = path / run_folder.CHECKPOINTS / run_folder.LAST_GOOD
+
+    def keep() -> str:
+        write(good)
+        write_json(path / "failure.json", {**report, "weights_before": str(good)})
+        return str(good)
+
+    kept: str = processes.on_main(keep)
+    return kept
 
 
 def _suspects(method: nn.Module, rows: Sequence[int]) -> list[int]:
