@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,11 @@ from nearfar.alignment.method import AlignmentMethod
 from nearfar.alignment.prepare import Prepared
 from nearfar.alignment.run import AlignmentRun
 from nearfar.alignment.watch import verdict_of
-from nearfar.errors import MissingExtraError
 from nearfar.files import write_json
-from nearfar.training import checkpoints, processes
 from nearfar.training import folder as run_folder
-from nearfar.training.evaluating import BEST, Measures
-from nearfar.training.running import metrics_of_complete
+from nearfar.training import processes
+from nearfar.training.evaluating import Measures
+from nearfar.training.running import metrics_of_complete, tidy, write_report
 
 if TYPE_CHECKING:
     from nearfar.alignment.fit import Fitted
@@ -130,8 +128,8 @@ def _write(
     if fitted.best is not None:
         metrics["best_step"] = fitted.best["step"]
     write_json(path / run_folder.METRICS, metrics)
-    _report(path, say)
-    _tidy(path)
+    write_report(path, say)
+    tidy(path)
     return warning
 
 
@@ -168,24 +166,6 @@ def _values(measures: Measures) -> dict[str, float]:
 
 def _mean(lines: list[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
     return {name: fmean(float(line[name]) for line in lines) for name in names if all(name in line for line in lines)}
-
-
-def _report(path: Path, say: Callable[[str], None]) -> None:
-    from nearfar import report
-
-    try:
-        say(f"report: {report.write(path)}")
-    except MissingExtraError as error:
-        say(f"no report: {error.message}; {error.hint}")
-
-
-def _tidy(path: Path) -> None:
-    """Of a complete run only the last checkpoint stays."""
-    place = path / run_folder.CHECKPOINTS
-    for name in (BEST, run_folder.LAST_GOOD):
-        shutil.rmtree(place / name, ignore_errors=True)
-    checkpoints.thin_out(place, keep=1)
-    (path / "failure.json").unlink(missing_ok=True)
 
 
 def finished(path: Path) -> AlignmentRun | None:

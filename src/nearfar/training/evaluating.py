@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nearfar.files import atomic_folder, write_json
 from nearfar.training import checkpoints
+from nearfar.training.folder import BEST
 from nearfar.training.method import Method
 from nearfar.training.processes import is_main, on_main, together
 
 if TYPE_CHECKING:
     from nearfar.evaluation import Evaluation
-
-BEST = "best"
 
 Judge: TypeAlias = Callable[[Any, Any], "Evaluation"]
 

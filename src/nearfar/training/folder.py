@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 AnySettings = TypeVar("AnySettings", bound=Checked)
 
 CONFIG, METRICS, LINES = "config.json", "metrics.json", "metrics.jsonl"
-CHECKPOINTS, MODEL, INITIAL, LAST_GOOD = "checkpoints", "model", "initial", "last-good"
+CHECKPOINTS, MODEL, INITIAL, LAST_GOOD, BEST = "checkpoints", "model", "initial", "last-good", "best"
+FAILURE = "failure.json"
 LOCK = ".lock"
 
 _COPIES = 9

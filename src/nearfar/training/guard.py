@@ -110,12 +110,12 @@ class Guard(TrainerCallback):
 
 def write_last_good(path: Path, report: dict[str, Any], write: Callable[[Path], None]) -> str:
     """What a run in ``path`` leaves that diverges: its weights so far, which ``write`` writes into the folder that is
-    returned, and failure.json. All processes wait for the main one: what ends first ends the others."""
+    returned, and what went wrong. All processes wait for the main one: what ends first ends the others."""
     good = path / run_folder.CHECKPOINTS / run_folder.LAST_GOOD
 
     def keep() -> str:
         write(good)
-        write_json(path / "failure.json", {**report, "weights_before": str(good)})
+        write_json(path / run_folder.FAILURE, {**report, "weights_before": str(good)})
         return str(good)
 
     kept: str = processes.on_main(keep)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -15,10 +14,11 @@ from nearfar.encoders import classifier_files
 from nearfar.encoders.classifier_files import write_classifier
 from nearfar.errors import MissingExtraError
 from nearfar.files import write_json
-from nearfar.training import checkpoints, processes
 from nearfar.training import folder as run_folder
-from nearfar.training.evaluating import BEST, Measures
+from nearfar.training import processes
+from nearfar.training.evaluating import Measures
 from nearfar.training.prepare import Prepared
+from nearfar.training.running import tidy, write_report
 
 if TYPE_CHECKING:
     from nearfar.data import Examples, RetrievalSet
@@ -163,8 +163,8 @@ def _finish(
     if fitted.best is not None:
         metrics["best_step"] = fitted.best["step"]
     write_json(path / run_folder.METRICS, metrics)
-    _report(path, say)
-    _tidy(path)
+    write_report(path, say)
+    tidy(path)
     return {"measures": after, "general": general, "seconds": seconds}
 
 
@@ -192,21 +192,3 @@ def _diagnose(path: Path, run: Prepared) -> None:
         warnings.warn(f"no diagnostics: {error}", UserWarning, stacklevel=2)
         return
     write_json(path / "diagnostics.json", found)
-
-
-def _report(path: Path, say: Callable[[str], None]) -> None:
-    from nearfar import report
-
-    try:
-        say(f"report: {report.write(path)}")
-    except MissingExtraError as error:
-        say(f"no report: {error.message}; {error.hint}")
-
-
-def _tidy(path: Path) -> None:
-    """Of a complete run only the last checkpoint stays."""
-    place = path / run_folder.CHECKPOINTS
-    for name in (BEST, run_folder.INITIAL, run_folder.LAST_GOOD):
-        shutil.rmtree(place / name, ignore_errors=True)
-    checkpoints.thin_out(place, keep=1)
-    (path / "failure.json").unlink(missing_ok=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfar.errors import TrainingError
-from nearfar.training import folder, processes
+from nearfar.errors import MissingExtraError, TrainingError
+from nearfar.training import checkpoints, folder, processes
 from nearfar.training.checked import Checked
 
 if TYPE_CHECKING:
@@ -91,6 +92,25 @@ def check_unchanged(config: Mapping[str, Any], fingerprints: Mapping[str, Mappin
             where=", ".join(entry["path"]) if isinstance(entry["path"], list) else str(entry["path"]),
             hint="restore it, or start a new run",
         )
+
+
+def write_report(path: Path, say: Callable[[str], None]) -> None:
+    """Write report.html of the run in ``path`` and say where it is, or why there is none."""
+    from nearfar import report
+
+    try:
+        say(f"report: {report.write(path)}")
+    except MissingExtraError as error:
+        say(f"no report: {error.message}; {error.hint}")
+
+
+def tidy(path: Path) -> None:
+    """Of a complete run only the last checkpoint stays."""
+    place = path / folder.CHECKPOINTS
+    for name in (folder.BEST, folder.INITIAL, folder.LAST_GOOD):
+        shutil.rmtree(place / name, ignore_errors=True)
+    checkpoints.thin_out(place, keep=1)
+    (path / folder.FAILURE).unlink(missing_ok=True)
 
 
 def metrics_of_complete(path: Path) -> dict[str, Any] | None:

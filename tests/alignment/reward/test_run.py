@@ -136,6 +136,29 @@ def test_a_run_that_is_broken_off_goes_on_to_the_same_weights(
     assert again.before == whole.before
 
 
+def test_a_loss_that_is_not_finite_stops_the_run_with_good_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, calls = RewardMethod.forward, []
+
+    def diverging(self: RewardMethod, batch: Any) -> Any:
+        calls.append(1)
+        loss, logs = forward(self, batch)
+        return (loss * float("inf") if len(calls) == 4 else loss), logs
+
+    monkeypatch.setattr(RewardMethod, "forward", diverging)
+    for lora in (False, True):
+        calls.clear()
+        output = tmp_path / f"run-{lora}"
+        with pytest.raises(TrainingError, match="step 4; the weights before it are in"):
+            train(output, folder, lora=lora, epochs=1.0)
+        name = "adapter_model.safetensors" if lora else "model.safetensors"
+        good = load_file(output / "checkpoints" / "last-good" / name)
+        assert good
+        assert all(bool(torch.isfinite(value).all()) for value in good.values())
+        assert json.loads((output / "failure.json").read_text(encoding="utf-8"))["step"] == 4
+
+
 def test_other_data_is_another_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(self: RewardMethod, step: int) -> None:
         raise KeyboardInterrupt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nearfar.alignment.adapters import write_adapter
 from nearfar.alignment.reward.contrast import RewardContrast
 from nearfar.alignment.reward.judging import judge_rewards
 from nearfar.alignment.reward.method import RewardBatches, RewardMethod
@@ -23,10 +23,10 @@ from nearfar.errors import UsageError
 from nearfar.files import write_json
 from nearfar.locking import only_one
 from nearfar.objectives import MAPL, RewardModeling
-from nearfar.training import checkpoints, processes
 from nearfar.training import folder as run_folder
-from nearfar.training.evaluating import BEST, Measures
-from nearfar.training.running import Interruptible, begin, check_unchanged, metrics_of_complete, speaker
+from nearfar.training import processes
+from nearfar.training.evaluating import Measures
+from nearfar.training.running import Interruptible, begin, check_unchanged, metrics_of_complete, speaker, tidy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -208,8 +208,7 @@ def _train_in(path: Path, run: Prepared, console: Console | None, began: float) 
             **({"best_step": best["step"]} if best is not None else {}),
         }
         write_json(path / run_folder.METRICS, found)
-        shutil.rmtree(path / run_folder.CHECKPOINTS / BEST, ignore_errors=True)
-        checkpoints.thin_out(path / run_folder.CHECKPOINTS, keep=1)
+        tidy(path)
         return found
 
     found = processes.on_main(finish)
@@ -223,7 +222,7 @@ def _go(
 ) -> tuple[Outcome, dict[str, Any] | None]:
     """Train; and the best evaluation, where its weights were wanted and are those that the model has."""
     from nearfar.training.evaluating import Evaluator
-    from nearfar.training.guard import Guard
+    from nearfar.training.guard import Guard, write_last_good
     from nearfar.training.loading import Loader
     from nearfar.training.loop import go
 
@@ -244,8 +243,16 @@ def _go(
         )
         evaluator.resume(start.history(MAIN))
     batches = RewardBatches(run.tokens, run.treated, run.extra, chunk_size=settings.chunk_size, seed=settings.seed)
+
+    def write(good: Path) -> None:
+        if settings.lora:
+            write_adapter(run.model, run.tokenizer, good)
+        else:
+            write_reward_model(run.model, run.tokenizer, good, overwrite=True)
+
     guard = Guard(
         max_norm=settings.max_gradient_norm or None,
+        on_failure=lambda step, report: write_last_good(course.folder, report, write),
         describe=lambda row: plain(run.data[int(run.tokens.index[row])].prompt),
     )
     loader: Any = batches
