@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nearfar.alignment.body import architecture
 from nearfar.alignment.needs import READINGS
 from nearfar.alignment.prepare import Prepared
@@ -69,6 +71,6 @@ def _memory(run: Prepared) -> str:
     text = f"{size:,} row{'s' if size != 1 else ''} at once ({resolved.chunk_reason})"
     if run.sharded:
         text += f"; weights, gradients and optimiser shared out among {processes.world_size()} processes"
-    if size < resolved.batch_size:
+    if size < math.ceil(resolved.batch_size / processes.world_size()):
         text += "; scored twice, as the loss is no mean over rows" if run.need.whole else "; gradients are added up"
     return text
