@@ -34,12 +34,12 @@ def told_by_launcher() -> Iterator[bool]:
     Inside the block transformers and accelerate do not know: they would load no weights on processes other than the
     main one, and shard what is sharded already.
     """
-    told = os.environ.pop(processes.SHARDS, None)
+    told, word = processes.told_to_shard(), os.environ.pop(processes.SHARDS, None)
     try:
-        yield (told or "").lower() in ("1", "true", "yes")
+        yield told
     finally:
-        if told is not None:
-            os.environ[processes.SHARDS] = told
+        if word is not None:
+            os.environ[processes.SHARDS] = word
 
 
 def shard(model: nn.Module, device: torch.device, *, half: bool = False) -> None:

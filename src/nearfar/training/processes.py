@@ -26,13 +26,18 @@ SHARDS = "ACCELERATE_USE_FSDP"
 """What ``accelerate launch --use_fsdp`` says to the processes that it starts."""
 
 
+def told_to_shard() -> bool:
+    """Whether accelerate's launcher says that processes share out weights among them."""
+    return os.environ.get(SHARDS, "").lower() in ("1", "true", "yes")
+
+
 def start(device: str | None = None) -> None:
     """Join the processes that torchrun started (nothing happens without it, or when they are joined already).
 
     On the CPU they talk by gloo, on GPUs by NCCL. Raises :class:`UsageError` where accelerate's launcher was told to
     shard weights, which only runs know of that ask it themselves (:mod:`nearfar.alignment.sharding`).
     """
-    if os.environ.get(SHARDS, "").lower() in ("1", "true", "yes"):
+    if told_to_shard():
         raise UsageError(
             "weights that processes share out among them (FSDP) are for nearfar align",
             where=SHARDS,
