@@ -163,7 +163,7 @@ def test_a_run_that_was_killed_after_its_last_step_only_finishes(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(results, "_report", die)
+        patch.setattr(results, "write_report", die)
         with pytest.raises(MemoryError):
             start(tmp_path / "broken", data, dev, steps=8, early_stop=1, learning_rate=0.5)
     (tmp_path / "broken" / "metrics.json").write_text(
