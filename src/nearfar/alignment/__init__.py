@@ -15,13 +15,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nearfar.alignment.run import AlignmentRun, align
+    from nearfar.alignment.results import AlignmentRun
+    from nearfar.alignment.run import align
     from nearfar.alignment.settings import AlignmentSettings
 
 __all__ = ["AlignmentRun", "AlignmentSettings", "align"]
 
 _PLACES = {
-    "AlignmentRun": "nearfar.alignment.run",
+    "AlignmentRun": "nearfar.alignment.results",
     "AlignmentSettings": "nearfar.alignment.settings",
     "align": "nearfar.alignment.run",
 }

@@ -13,19 +13,46 @@ from typing import TYPE_CHECKING, Any
 from nearfar.alignment.exporting import export, trained_policy
 from nearfar.alignment.method import AlignmentMethod
 from nearfar.alignment.prepare import Prepared
-from nearfar.alignment.run import AlignmentRun
 from nearfar.alignment.watch import verdict_of
 from nearfar.files import write_json
 from nearfar.training import folder as run_folder
 from nearfar.training import processes
 from nearfar.training.evaluating import Measures
-from nearfar.training.running import metrics_of_complete, tidy, write_report
+from nearfar.training.running import Interruptible, metrics_of_complete, tidy, write_report
 
 if TYPE_CHECKING:
     from nearfar.alignment.fit import Fitted
 
 _BATCHES = 3
 """From how many logged batches on their spread is known well enough."""
+
+
+@dataclass
+class AlignmentRun(Interruptible):
+    """What an alignment run made.
+
+    ``folder``: its run folder; ``policy``, ``tokenizer``: the model as trained (peft's wrapper with an adapter), None
+    for a run that was complete already, and where weights are shared out for one that was interrupted and on all
+    processes but the main one; ``steps`` done; ``ended``: "all steps", "early stop", or the name of the signal that
+    interrupted it; ``before`` and ``after``: measures, empty without evaluation data, ``main`` the name of the main
+    one; ``seconds``: "training", "total", ...; ``warning``: what is said of the chosen responses where they fell.
+    """
+
+    folder: Path
+    steps: int
+    ended: str
+    policy: Any = None
+    tokenizer: Any = None
+    before: Measures = field(default_factory=dict)
+    after: Measures = field(default_factory=dict)
+    main: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    warning: str | None = None
+
+    @property
+    def model(self) -> Path:
+        """The folder of the trained model: of transformers, or the adapter's with LoRA."""
+        return self.folder / run_folder.MODEL
 
 
 @dataclass

@@ -5,53 +5,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearfar.alignment import beside, header, sharding
 from nearfar.alignment.prepare import Prepared, prepare, read
+from nearfar.alignment.results import AlignmentRun, before_training, finish, finished
 from nearfar.alignment.settings import AlignmentSettings
 from nearfar.errors import UsageError
 from nearfar.locking import only_one
 from nearfar.training import folder as run_folder
 from nearfar.training import processes
-from nearfar.training.evaluating import Measures
-from nearfar.training.running import Interruptible, begin, check_unchanged, speaker
+from nearfar.training.running import begin, check_unchanged, speaker
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nearfar.data.preferences import PreferenceSet
     from nearfar.objectives import Objective
-
-
-@dataclass
-class AlignmentRun(Interruptible):
-    """What an alignment run made.
-
-    ``folder``: its run folder; ``policy``, ``tokenizer``: the model as trained (peft's wrapper with an adapter), None
-    for a run that was complete already, and where weights are shared out for one that was interrupted and on all
-    processes but the main one; ``steps`` done; ``ended``: "all steps", "early stop", or the name of the signal that
-    interrupted it; ``before`` and ``after``: measures, empty without evaluation data, ``main`` the name of the main
-    one; ``seconds``: "training", "total", ...; ``warning``: what is said of the chosen responses where they fell.
-    """
-
-    folder: Path
-    steps: int
-    ended: str
-    policy: Any = None
-    tokenizer: Any = None
-    before: Measures = field(default_factory=dict)
-    after: Measures = field(default_factory=dict)
-    main: str | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    warning: str | None = None
-
-    @property
-    def model(self) -> Path:
-        """The folder of the trained model: of transformers, or the adapter's with LoRA."""
-        return self.folder / run_folder.MODEL
 
 
 def align(
@@ -109,8 +81,6 @@ def _align(
     path = Path(settings.output)
     resolved: dict[str, Any] | None = None
     if settings.resume:
-        from nearfar.alignment.results import finished
-
         config = run_folder.read_config(path)
         settings = run_folder.stored_settings(config, settings)
         done = finished(path)
@@ -147,7 +117,6 @@ def _align(
 
 def _align_in(path: Path, run: Prepared, console: Console | None, began: float) -> AlignmentRun:
     from nearfar.alignment.fit import fit, method_of
-    from nearfar.alignment.results import before_training, finish
 
     say = speaker(console)
     states = beside.fill(run, path, say)

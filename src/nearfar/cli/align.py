@@ -13,7 +13,7 @@ from nearfar.cli.app import app
 from nearfar.cli.train import objective_arguments
 
 if TYPE_CHECKING:
-    from nearfar.alignment.run import AlignmentRun
+    from nearfar.alignment.results import AlignmentRun
 
 
 @app.command("align")
