@@ -67,6 +67,18 @@ def test_scores_and_gradients_are_those_of_whole_weights(shared_prefix: bool, ti
 
 
 @pytest.mark.usefixtures("group")
+def test_in_half_precision_weights_and_gradients_stay_single() -> None:
+    plain, sharded = model(), model()
+    shard(sharded, CPU, half=True)
+    expected, found = response_scores(plain, rows()).log_probability, response_scores(sharded, rows()).log_probability
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.05)
+    found.sum().backward()
+    for parameter in sharded.parameters():
+        assert parameter.dtype == parameter.grad.dtype == torch.float32
+
+
+@pytest.mark.usefixtures("group")
 def test_the_reference_is_looked_up_by_the_same_name(tmp_path: Path) -> None:
     sharded = model()
     expected = reference_scores(sharded, rows(), cache=tmp_path)

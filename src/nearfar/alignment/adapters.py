@@ -69,6 +69,15 @@ def write_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) 
         (place / "README.md").unlink(missing_ok=True)  # peft's, with nothing filled in
 
 
+def write_trained(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, *, adapter: bool) -> None:
+    """Write what was trained of ``model`` and its tokenizer: the adapter, or the whole model as a folder of
+    transformers."""
+    if adapter:
+        write_adapter(model, tokenizer, folder)
+    else:
+        write_language_model(model, tokenizer, folder, overwrite=True)
+
+
 def write_merged(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the whole model with the adapter added to its weights; ``model`` itself stays as it is."""
     write_language_model(copy.deepcopy(model).merge_and_unload(), tokenizer, folder, overwrite=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nearfar.alignment.adapters import write_adapter, write_merged
+from nearfar.alignment.adapters import write_adapter, write_merged, write_trained
 from nearfar.alignment.method import AlignmentMethod
 from nearfar.alignment.prepare import Prepared, folder_sha256, policy_of
-from nearfar.encoders.language_model import write_language_model
 from nearfar.errors import TrainingError
 from nearfar.training import folder as run_folder
 from nearfar.training import processes
@@ -42,19 +41,11 @@ def trained_policy(run: Prepared, method: AlignmentMethod) -> Any:
     return made[0] if made else None
 
 
-def write_policy(policy: Any, run: Prepared, place: Path) -> None:
-    """Write ``policy`` into the folder ``place``, of transformers, or with LoRA the adapter's."""
-    if run.settings.lora:
-        write_adapter(policy, run.tokenizer, place)
-    else:
-        write_language_model(policy, run.tokenizer, place, overwrite=True)
-
-
 def export(policy: Any, run: Prepared, path: Path) -> None:
     """Write the trained policy into the run folder ``path``: model/ is a folder of transformers, or with LoRA the
     adapter's; where it is to be merged, model/ is the whole model and adapter/ the adapter."""
     if run.settings.merge:
-        write_policy(policy, run, path / ADAPTER)
+        write_adapter(policy, run.tokenizer, path / ADAPTER)
         write_merged(policy, run.tokenizer, path / run_folder.MODEL)
     else:
-        write_policy(policy, run, path / run_folder.MODEL)
+        write_trained(policy, run.tokenizer, path / run_folder.MODEL, adapter=run.settings.lora)

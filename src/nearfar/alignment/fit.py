@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nearfar.alignment.exporting import trained_policy, write_policy
+from nearfar.alignment.adapters import write_trained
+from nearfar.alignment.exporting import trained_policy
 from nearfar.alignment.inputs import ResponseBatches, Table
 from nearfar.alignment.judging import judge
 from nearfar.alignment.method import AlignmentMethod
@@ -124,7 +125,8 @@ def _course(path: Path, run: Prepared) -> Course:
 def _guard(path: Path, run: Prepared, method: AlignmentMethod) -> Guard:
     def save(step: int, report: dict[str, Any]) -> str | None:
         policy = trained_policy(run, method)
-        return write_last_good(path, report, lambda good: write_policy(policy, run, good))
+        adapter = run.settings.lora
+        return write_last_good(path, report, lambda good: write_trained(policy, run.tokenizer, good, adapter=adapter))
 
     def describe(row: int) -> str:
         return plain(run.data[int(run.table.tokens.index[row])].prompt)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.alignment.columns import MISMATCHED, REFERENCE, Columns, gather
 from nearfar.alignment.language import SharedPrefix, response_scores
 from nearfar.alignment.readings import Reading
-from nearfar.alignment.scores import SHARDED
+from nearfar.alignment.scores import is_sharded
 from nearfar.alignment.watch import SHOWN, watched
 from nearfar.contrast.distributed import of_all, sum_over_processes, total_over_processes
 from nearfar.objectives.preference_anchored import kto_reference_point
@@ -82,8 +82,8 @@ class AlignmentMethod(Method):
         return found.tokens
 
     @property
-    def sharded(self) -> bool:  # type: ignore[override]
-        return hasattr(self.policy, SHARDED)
+    def sharded(self) -> bool:
+        return is_sharded(self.policy)
 
     def not_finite(self) -> list[int] | None:
         return self._bad_rows

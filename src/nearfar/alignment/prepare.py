@@ -19,6 +19,7 @@ from nearfar.alignment import needs
 from nearfar.alignment.adapters import with_adapter
 from nearfar.alignment.inputs import Mismatched, RowBatches, Table, suited, table
 from nearfar.alignment.needs import Need, Option
+from nearfar.alignment.scores import is_sharded
 from nearfar.alignment.settings import ADAPTER_FACTOR, RATE, SUPERVISED_RATE, AlignmentSettings
 from nearfar.data.preferences.rows import DEMONSTRATIONS, UNPAIRED
 from nearfar.data.preferences.tokens import Budget, TokenisedPreferences, tokenise
@@ -93,7 +94,7 @@ class Prepared:
     @property
     def sharded(self) -> bool:
         """Whether processes share out the models' weights among them."""
-        return self.settings.shard and processes.world_size() > 1
+        return is_sharded(self.policy)
 
     def precision(self) -> AbstractContextManager[Any]:
         """Inside this models compute as they do in training, so that policy and reference agree."""

@@ -125,7 +125,7 @@ def response_scores(
     """
     packed = _layout(model, rows, shared_prefix)(rows).to(next(model.parameters()).device)
     asked: dict[str, Any] = {"tokens": tokens, "hidden": hidden, "temperature": temperature, "chunk": chunk}
-    if not hasattr(model, SHARDED):
+    if not is_sharded(model):
         return scores_of(model, packed, len(rows), **asked)
     sharded: Any = model
     *found, means = getattr(sharded, SHARDED)(packed, len(rows), **asked)
@@ -134,6 +134,11 @@ def response_scores(
     log_probability, length, row, of_tokens = found
     states = None if means is None else HiddenStates(*means)
     return FlatScores(log_probability, length, row, len(rows), of_tokens, states)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether processes share out the weights of ``model`` among them (:func:`nearfar.alignment.sharding.shard`)."""
+    return hasattr(model, SHARDED)
 
 
 def _layout(model: nn.Module, rows: Sequence[Tokenised], shared_prefix: SharedPrefix) -> Any:

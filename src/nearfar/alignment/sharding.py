@@ -45,9 +45,9 @@ def told_by_launcher() -> Iterator[bool]:
 def shard(model: nn.Module, device: torch.device, *, half: bool = False) -> None:
     """Share out the weights of ``model``, which lie on the CPU, among all processes, layer by layer, in place.
 
-    ``device``: where each process computes; never more than a layer is moved there at once. ``half``: layers compute in
-    bfloat16 copies of the float32 weights, gradients are added up in float32. From here on the model says by
-    :func:`nearfar.alignment.scores.response_scores` alone how probable responses are.
+    ``device``: where each process computes; a layer is moved there at a time, then what lies outside of layers.
+    ``half``: layers compute in bfloat16 copies of the float32 weights, gradients are added up in float32. From here on
+    the model says by :func:`nearfar.alignment.scores.response_scores` alone how probable responses are.
 
     Raises :class:`ModelError` for an architecture whose layers are not known, or that has parameters which are single
     numbers.

@@ -48,8 +48,11 @@ class Method(nn.Module):
     """What of the logs the progress line shows: name in the logs -> name to show."""
     scored = "embeddings"
     """What the loss is a function of, in a word."""
-    sharded = False
-    """Whether its weights are shared out among the processes (:mod:`nearfar.training.sharding`)."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether its weights are shared out among the processes (:mod:`nearfar.training.sharding`)."""
+        return False
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The loss of a batch (a scalar) and what is worth logging."""

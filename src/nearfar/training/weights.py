@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nearfar.errors import TrainingError
 from nearfar.training.method import Method
+from nearfar.training.sharding import part, whole
 
 
 def gather_weights(method: Method) -> dict[str, Tensor] | None:
@@ -22,8 +23,6 @@ def gather_weights(method: Method) -> dict[str, Tensor] | None:
     this together. None for other methods."""
     if not method.sharded:
         return None
-    from nearfar.training.sharding import whole
-
     gathered: dict[str, Tensor] = whole(dict(_changing(method)))
     return gathered
 
@@ -53,8 +52,6 @@ def load_weights(method: Method, path: Path) -> None:
     if not method.sharded:
         method.load_state_dict(found, strict=False)
         return
-    from nearfar.training.sharding import part
-
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(part(named[name], value))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nearfar.alignment.adapters import with_adapter, write_adapter
+from nearfar.alignment.adapters import with_adapter, write_trained
 from nearfar.alignment.language import LanguagePolicy
 from nearfar.alignment.online.costs import Cost, Selected, cost_of
 from nearfar.alignment.online.loop import OnlineSettings, OnlineTrainer, Round
@@ -25,7 +25,7 @@ from nearfar.data.preferences.rows import LISTS, PreferenceRow, PreferenceSet, T
 from nearfar.data.preferences.tokens import Budget
 from nearfar.data.preferences.writing import write_preferences
 from nearfar.encoders.dropout_rates import without_dropout
-from nearfar.encoders.language_model import language_model, model_folder, write_language_model
+from nearfar.encoders.language_model import language_model, model_folder
 from nearfar.errors import TrainingError, UsageError
 from nearfar.files import atomic_path, write_json
 from nearfar.locking import only_one
@@ -216,11 +216,7 @@ def _rounds_in(
     if not trainer.done:
         _checkpoint(path, trainer)
         return OnlineRun(path, rounds, str(interrupts.requested), policy)
-    model: Any = policy.model
-    if settings.lora:
-        write_adapter(model, policy.tokenizer, path / run_folder.MODEL)
-    else:
-        write_language_model(model, policy.tokenizer, path / run_folder.MODEL, overwrite=True)
+    write_trained(policy.model, policy.tokenizer, path / run_folder.MODEL, adapter=settings.lora)
     write_json(
         path / run_folder.METRICS,
         {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nearfar.alignment.adapters import write_adapter
+from nearfar.alignment.adapters import write_trained
 from nearfar.alignment.reward.contrast import RewardContrast
 from nearfar.alignment.reward.judging import judge_rewards
 from nearfar.alignment.reward.method import RewardBatches, RewardMethod
@@ -245,10 +245,7 @@ def _go(
     batches = RewardBatches(run.tokens, run.treated, run.extra, chunk_size=settings.chunk_size, seed=settings.seed)
 
     def write(good: Path) -> None:
-        if settings.lora:
-            write_adapter(run.model, run.tokenizer, good)
-        else:
-            write_reward_model(run.model, run.tokenizer, good, overwrite=True)
+        write_trained(run.model, run.tokenizer, good, adapter=settings.lora)
 
     guard = Guard(
         max_norm=settings.max_gradient_norm or None,
