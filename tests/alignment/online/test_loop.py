@@ -242,6 +242,19 @@ def test_reward_functions_are_the_users_own(tmp_path):
         FunctionReward([lambda prompts, completions: [1.0, 2.0]])(["a", "b"], [["x", "y"], ["x", "y"]])
     with pytest.raises(DataError, match="no list of numbers"):
         FunctionReward([lambda prompts, completions: [None]])(["a"], [["x"]])
+
+    def other(texts, responses):
+        return responses
+
+    with pytest.raises(UsageError, match="other cannot be called with prompts and completions") as refused:
+        FunctionReward([other])
+    assert refused.value.hint == "define it as other(prompts, completions)"
+    with pytest.raises(DataError, match="failing failed: ZeroDivisionError"):
+
+        def failing(prompts, **more):
+            return 1 / 0
+
+        FunctionReward([failing])(["a"], [["x"]])
     with pytest.raises(UsageError, match="weights"):
         FunctionReward([short], [1.0, 2.0])
 

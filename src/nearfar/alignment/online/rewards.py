@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -111,6 +112,9 @@ class FunctionReward:
 
     Both lists have one entry a response, prompts repeated; it returns as many numbers. Several functions add up with
     their ``weights`` (default 1 each).
+
+    Raises :class:`~nearfar.errors.UsageError` for a function that cannot be called so, and when called
+    :class:`~nearfar.errors.DataError` for one that fails or gives other than that.
     """
 
     def __init__(self, functions: Sequence[Callable[..., Any]], weights: Sequence[float] | None = None) -> None:
@@ -118,6 +122,8 @@ class FunctionReward:
         self.weights = [1.0] * len(self.functions) if weights is None else list(weights)
         if not self.functions or len(self.weights) != len(self.functions):
             raise UsageError(f"there are {len(self.functions)} reward functions and {len(self.weights)} weights")
+        for function in self.functions:
+            _check_arguments(function)
 
     def __call__(self, prompts: Prompts, responses: Responses) -> Tensor:
         count = len(responses[0])
@@ -125,8 +131,11 @@ class FunctionReward:
         flat = list(chain.from_iterable(responses))
         total = torch.zeros(len(flat))
         for function, weight in zip(self.functions, self.weights, strict=True):
-            name = getattr(function, "__name__", type(function).__name__)
-            found = function(prompts=repeated, completions=flat)
+            name = _name(function)
+            try:
+                found = function(prompts=repeated, completions=flat)
+            except Exception as error:
+                raise DataError(f"the reward function {name} failed: {type(error).__name__}: {error}") from error
             try:
                 values = torch.as_tensor([float(value) for value in found])
             except (TypeError, ValueError) as error:
@@ -135,6 +144,22 @@ class FunctionReward:
                 raise DataError(f"the reward function {name} gave {len(values)} rewards for {len(flat)} responses")
             total = total + weight * values
         return total.view(len(responses), count)
+
+
+def _check_arguments(function: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(function).bind(prompts=[], completions=[])
+    except TypeError as error:
+        raise UsageError(
+            f"the reward function {_name(function)} cannot be called with prompts and completions: {error}",
+            hint=f"define it as {_name(function)}(prompts, completions)",
+        ) from error
+    except ValueError:  # one that is not written in Python does not tell
+        return
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def reward_function(named: str) -> Callable[..., Any]:
