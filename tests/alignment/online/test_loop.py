@@ -249,11 +249,11 @@ def test_reward_functions_are_the_users_own(tmp_path):
     with pytest.raises(UsageError, match="other cannot be called with prompts and completions") as refused:
         FunctionReward([other])
     assert refused.value.hint == "define it as other(prompts, completions)"
+
+    def failing(prompts, **more):
+        return 1 / 0
+
     with pytest.raises(DataError, match="failing failed: ZeroDivisionError"):
-
-        def failing(prompts, **more):
-            return 1 / 0
-
         FunctionReward([failing])(["a"], [["x"]])
     with pytest.raises(UsageError, match="weights"):
         FunctionReward([short], [1.0, 2.0])
